@@ -1,0 +1,13 @@
+"""Text on disk for training: readers, the build of a corpus, and windows of it."""
+
+from bytelm.corpus.build import BuildProgress as BuildProgress
+from bytelm.corpus.build import build_corpus as build_corpus
+from bytelm.corpus.corpus import Corpus as Corpus
+from bytelm.corpus.manifest import BadLine as BadLine
+from bytelm.corpus.manifest import Manifest as Manifest
+from bytelm.corpus.manifest import Shard as Shard
+from bytelm.corpus.manifest import SourceSummary as SourceSummary
+from bytelm.corpus.readers import Document as Document
+from bytelm.corpus.readers import iter_documents as iter_documents
+from bytelm.corpus.windows import ContiguousWindows as ContiguousWindows
+from bytelm.corpus.windows import RandomWindows as RandomWindows

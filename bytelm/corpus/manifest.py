@@ -1,0 +1,130 @@
+"""What a corpus folder holds: the file ``manifest.json``, written last, so that a folder with it is complete."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from bytelm.config import Config
+from bytelm.errors import ConfigError, CorpusError
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BadLine(Config):
+    """A line of a source file (the row of a Parquet file, counted from 1) that was skipped, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Shard(Config):
+    """One file of the stored stream: its name in the folder, its size and the SHA-256 of its bytes in hexadecimal."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+    def validate(self) -> None:
+        """Check the size, the digest and that the file lies in the folder of the manifest."""
+        self.require(Path(self.file).name == self.file, "file", "a file name without a folder")
+        self.require(self.bytes > 0, "bytes", "a size above 0")
+        self.require(len(self.sha256) == 64, "sha256", "64 hexadecimal digits")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SourceSummary(Config):
+    """One input file: its path as it was given, the documents taken from it and the number of bad lines skipped."""
+
+    path: str
+    documents: int
+    bad_lines: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Config):
+    """Contents of a corpus.
+
+    ``characters`` are Unicode scalar values and ``utf8_bytes`` their UTF-8 size, of the documents alone; ``bytes`` is
+    the stored stream with the BOS patch and the EOS of every document. ``bad_lines`` lists the skipped lines, the
+    first ones only where there are very many: :attr:`num_bad_lines` counts all.
+    """
+
+    format_version: int
+    encoding: str
+    encoding_digest: str
+    encoding_table: Mapping[str, Any]
+    documents: int
+    characters: int
+    utf8_bytes: int
+    bytes: int
+    shards: tuple[Shard, ...]
+    sources: tuple[SourceSummary, ...]
+    bad_lines: tuple[BadLine, ...] = ()
+
+    def validate(self) -> None:
+        """Check that the counts agree with each other."""
+        self.require(isinstance(self.encoding_table, Mapping), "encoding_table", "a mapping")
+        self.require(self.documents > 0, "documents", "at least one document")
+        self.require(self.documents == sum(s.documents for s in self.sources), "documents", "the sum over the sources")
+        self.require(self.bytes == sum(s.bytes for s in self.shards), "bytes", "the sum over the shards")
+
+    @property
+    def num_bad_lines(self) -> int:
+        """How many lines were skipped in all."""
+        return sum(source.bad_lines for source in self.sources)
+
+    @property
+    def bytes_per_character(self) -> float:
+        """Stored bytes per character, BOS patches and EOS included; infinite for documents without a character."""
+        return self.bytes / self.characters if self.characters else float("inf")
+
+    def save(self, folder: Path) -> None:
+        """Write ``manifest.json``, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        partial = folder / f"{MANIFEST_FILE}.partial"
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(folder / MANIFEST_FILE)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read ``manifest.json``.
+
+        Raises:
+            CorpusError: no corpus, an unfinished one, one of another format version, or a damaged manifest.
+        """
+        path = folder / MANIFEST_FILE
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CorpusError(f"{path}: no such file, expected the manifest of a finished corpus") from None
+        except OSError as error:
+            raise CorpusError(f"{path}: {error.strerror}") from None
+        except ValueError as error:
+            raise CorpusError(f"{path}: found no JSON ({error}), expected the manifest of a corpus") from None
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise CorpusError(f"{path}: found format_version {version!r}, expected {FORMAT_VERSION}")
+        try:
+            return cls.from_dict(data)
+        except ConfigError as error:
+            raise CorpusError(f"{path}: {error}") from None

@@ -1,0 +1,116 @@
+"""Counter-based Gumbel noise: a pure function of (seed, row, position, symbol), the same on every device."""
+
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bytelm.errors import DecodingError
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_CHUNK_NUMBERS = {"cpu": 1 << 15, "cuda": 1 << 22}
+_CHUNK_POSITIONS = 256
+
+
+def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC11).
+
+    Args:
+        counter: four int64 tensors of 32-bit words that broadcast against each other.
+        key: two int64 tensors of 32-bit words that broadcast with the counter.
+    Returns:
+        Four int64 tensors of the broadcast shape; words in 0 … 2**32 - 1.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # int64 products wrap modulo 2**64, which loses nothing; c1 and c3 hold whole products until they are masked.
+        low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1 = ((high >> 32) ^ c1 ^ k0) & _WORD, high
+        c2, c3 = ((low >> 32) ^ c3 ^ k1) & _WORD, low
+        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
+    return c0, c1 & _WORD, c2, c3 & _WORD
+
+
+def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[tuple[int, int]]:
+    """Give every row of a batch its (seed, row identity).
+
+    One integer: row r draws from (seed, r), so rows differ and depend on their place in the batch. A list: row r draws
+    from (seed[r], 0), so a row's noise does not depend on its place: decoded alone under its seed, the row is the same.
+
+    Raises:
+        DecodingError: a seed outside 0 … 2**64 - 1, or a list whose length is not ``num_rows``.
+    """
+    if isinstance(seed, Sequence):
+        if len(seed) != num_rows:
+            raise DecodingError(f"seed: found a list of {len(seed)}, expected one seed for each of {num_rows} rows")
+        pairs = [(operator.index(s), 0) for s in seed]
+    else:
+        pairs = [(operator.index(seed), row) for row in range(num_rows)]
+    for value, _ in pairs:
+        if not 0 <= value < 1 << 64:
+            raise DecodingError(f"seed: found {value}, expected an integer from 0 to 2**64 - 1")
+    return pairs
+
+
+class GumbelNoise:
+    """Standard Gumbel noise g(seed, row, position)[symbol] for a batch of rows.
+
+    The counter of the cipher is (symbol // 2, position, row, 0) and its key the seed's two words; a symbol's two output
+    words give a uniform of 52 bits strictly inside (0, 1), u = (k + 1/2) / 2**52, and g = -log(-log u) in float64, so
+    that ties of log p + g do not occur in practice. A symbol's noise does not depend on the size of the vocabulary.
+
+    Values are computed a chunk of positions ahead and kept, because a call costs about a hundred small operations.
+
+    Args:
+        seeds: (seed, row identity) of each row, see :func:`row_seeds`.
+    """
+
+    def __init__(self, seeds: Sequence[tuple[int, int]]) -> None:
+        self._seeds = torch.tensor([[s & _WORD, s >> 32, row] for s, row in seeds], dtype=torch.int64).view(-1, 3, 1, 1)
+        self._start_B = np.zeros(len(seeds), dtype=np.int64)
+        self._chunk_BNV = torch.empty(len(seeds), 0, 0, dtype=torch.float64)
+
+    def __call__(
+        self, positions: NDArray[np.int64], vocab: int, device: torch.device | None = None
+    ) -> Float[Tensor, "B V"]:
+        """Noise of row b at ``positions[b]``, the index of the generated symbol in its row (0: first after the prompt).
+
+        Args:
+            positions: (B,), each in 0 … 2**32 - 1.
+            vocab: V, the number of symbols.
+            device: where the noise is computed and stays; default the CPU.
+        """
+        offset_B = positions - self._start_B
+        chunk_BNV = self._chunk_BNV
+        held = chunk_BNV.shape[2] == vocab and chunk_BNV.device.type == (device.type if device else "cpu")
+        if not held or offset_B.min() < 0 or offset_B.max() >= chunk_BNV.shape[1]:
+            self._fill(positions, vocab, device or torch.device("cpu"))
+            return self._chunk_BNV[:, 0]
+        if (offset_B == offset_B[0]).all():
+            return chunk_BNV[:, int(offset_B[0])]
+        rows_B = torch.arange(len(offset_B), device=chunk_BNV.device)
+        return chunk_BNV[rows_B, torch.from_numpy(offset_B).to(chunk_BNV.device)]
+
+    def _fill(self, positions: NDArray[np.int64], vocab: int, device: torch.device) -> None:
+        """Compute a chunk that starts at ``positions``."""
+        assert positions.min() >= 0
+        assert positions.max() < _WORD - _CHUNK_POSITIONS
+        budget = _CHUNK_NUMBERS.get(device.type, _CHUNK_NUMBERS["cuda"])
+        num_ahead = max(1, min(_CHUNK_POSITIONS, budget // (len(positions) * vocab)))
+        start_B11 = torch.from_numpy(positions).to(device).view(-1, 1, 1)
+        position_BN1 = start_B11 + torch.arange(num_ahead, device=device).view(1, -1, 1)
+        pair_11V = torch.arange((vocab + 1) // 2, device=device).view(1, 1, -1)
+        low, high, row = self._seeds.to(device).unbind(1)
+        words = philox4x32((pair_11V, position_BN1, row, torch.zeros_like(row)), (low, high))
+        k = torch.stack(((words[0] << 20) | (words[1] >> 12), (words[2] << 20) | (words[3] >> 12)), dim=-1)
+        u = (k.flatten(2)[:, :, :vocab].to(torch.float64) + 0.5) * 2.0**-52
+        self._chunk_BNV = u.log_().neg_().log_().neg_()
+        self._start_B = positions.copy()

@@ -1,0 +1,4 @@
+"""LM heads: from the state after a byte to the laws of the next K bytes."""
+
+from bytelm.heads.chained import ChainedHeads as ChainedHeads
+from bytelm.heads.independent import IndependentHeads as IndependentHeads

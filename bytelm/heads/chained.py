@@ -1,0 +1,78 @@
+"""Heads that also see the bytes of the patch before them."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bytelm.nn.ngram import NgramTables
+from bytelm.shapes import Hidden, Windows
+
+
+class PrefixMLP(nn.Module):
+    """``down(silu(state(h) + prefix(embeddings)))``: what N earlier bytes of the patch change in the state."""
+
+    def __init__(self, width: int, prefix_width: int, inner: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(width, inner, bias=False)
+        self.prefix = nn.Linear(prefix_width, inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def forward(self, h: Float[Tensor, "*B D"], prefix: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
+        """The change, to be added to the state."""
+        return self.down(F.silu(self.state(h) + self.prefix(prefix)))
+
+
+class ChainedHeads(nn.Module):
+    """K heads; head j reads the state and the j - 1 bytes of the patch before it: p(patch | h) by the chain rule.
+
+    Head 1 is a plain LM head. The others differ from it in a small MLP on the embeddings of the bytes before them, and,
+    where there are ``tables``, every head adds the rows of the n-grams that end just before its byte.
+
+    Args:
+        width: D.
+        vocab_size: V.
+        num_heads: K.
+        byte_width: width of the heads' own byte embeddings.
+        inner: inner width of the MLP.
+        norm: normalises the sum before the unembedding.
+        tables: n-gram tables, or None.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        vocab_size: int,
+        num_heads: int,
+        byte_width: int,
+        inner: int,
+        norm: nn.Module,
+        tables: NgramTables | None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.embedding = nn.Embedding(vocab_size, byte_width)
+        self.prefix_mlps = nn.ModuleList(PrefixMLP(width, j * byte_width, inner) for j in range(1, num_heads))
+        self.norm = norm
+        self.unembeddings = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(num_heads))
+        self.tables = tables
+
+    def forward(
+        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
+    ) -> Float[Tensor, "B T K V"]:
+        """Logits of all heads, head j given targets 1 … j - 1 (teacher forcing)."""
+        h, window, targets = h_BTD.flatten(0, 1), windows_BTP.flatten(0, 1), targets_BTK.flatten(0, 1)
+        logits = torch.stack([self.step(h, window, targets[:, :j]) for j in range(self.num_heads)], dim=1)
+        return logits.unflatten(0, h_BTD.shape[:2])
+
+    def step(
+        self, h_BD: Float[Tensor, "B D"], window_BP: Int[Tensor, "B P"], prefix_BN: Int[Tensor, "B N"]
+    ) -> Float[Tensor, "B V"]:
+        """Logits of head N + 1 after a prefix of N bytes of the patch."""
+        n = prefix_BN.shape[1]
+        s_BD = h_BD
+        if n > 0:
+            s_BD = s_BD + self.prefix_mlps[n - 1](h_BD, self.embedding(prefix_BN).flatten(1))
+        if self.tables is not None:
+            s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=1))
+        return self.unembeddings[n](self.norm(s_BD))

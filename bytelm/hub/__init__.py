@@ -1,0 +1,5 @@
+"""Models in folders: save, load, and use them as a language model."""
+
+from bytelm.hub.checkpoint import save_checkpoint as save_checkpoint
+from bytelm.hub.language_model import LanguageModel as LanguageModel
+from bytelm.hub.language_model import load as load

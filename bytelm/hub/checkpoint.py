@@ -1,0 +1,148 @@
+"""A model in a folder: ``config.json``, ``encoding.json`` and ``model.safetensors``. Nothing in it is executed."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bytelm.encoding import Encoding, encoding_from_dict
+from bytelm.errors import CheckpointError, ConfigError, EncodingError
+from bytelm.model.build import build_model
+from bytelm.model.byte_lm import ByteLM
+from bytelm.model.config import ModelConfig
+
+FORMAT_VERSION = 1
+_CONFIG, _ENCODING, _WEIGHTS = "config.json", "encoding.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that was read from a folder, and the encoding it was trained with."""
+
+    model: ByteLM
+    encoding: Encoding
+
+
+def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance: dict[str, Any] | None = None) -> None:
+    """Write ``model`` and ``encoding`` to ``folder``, replacing a checkpoint that is there only when all is written.
+
+    Args:
+        folder: made with its parents where missing.
+        provenance: plain values about the run, kept in ``config.json``.
+    Raises:
+        CheckpointError: the folder holds something else, or cannot be written.
+    """
+    if folder.exists() and not (folder / _CONFIG).is_file() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder}: holds files but no {_CONFIG}, expected a checkpoint or an empty folder")
+    try:
+        package = version("bytelm")
+    except PackageNotFoundError:
+        package = "unknown"
+    config = {
+        "format": "bytelm",
+        "format_version": FORMAT_VERSION,
+        "bytelm_version": package,
+        "encoding": {"name": encoding.name, "digest": encoding.digest},
+        "model": model.config.to_dict(),
+        "provenance": provenance or {},
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            save_file(state, temporary / _WEIGHTS)
+            _write_json(temporary / _ENCODING, encoding.to_dict())
+            _write_json(temporary / _CONFIG, config)
+            temporary.chmod(0o755)
+            _replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a folder that :func:`save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another version; the message names it.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder, expected one with {_CONFIG}, {_ENCODING} and {_WEIGHTS}")
+    config = _read_json(folder / _CONFIG)
+    if config.get("format") != "bytelm":
+        raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected 'bytelm'")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected {FORMAT_VERSION}"
+            f" (written by bytelm {config.get('bytelm_version', 'of unknown version')})"
+        )
+    try:
+        model_config = ModelConfig.from_dict(config.get("model", {}), "model")
+        encoding = encoding_from_dict(_read_json(folder / _ENCODING))
+    except (ConfigError, EncodingError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    digest = config.get("encoding", {}).get("digest")
+    if encoding.digest != digest:
+        raise CheckpointError(
+            f"{folder / _ENCODING}: digest {encoding.digest[:16]}…, expected {str(digest)[:16]}… of {_CONFIG}"
+        )
+    model = build_model(model_config, device="meta")
+    _fill(model, folder / _WEIGHTS, torch.device(device))
+    return Checkpoint(model.eval(), encoding)
+
+
+def _fill(model: ByteLM, path: Path, device: torch.device) -> None:
+    """Put the tensors of a safetensors file into a model on the meta device; every name and shape must agree."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file, expected the weights")
+    try:
+        state = load_file(path, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state:
+            raise CheckpointError(f"{path}: parameter {name} is missing")
+        if name not in expected:
+            raise CheckpointError(f"{path}: parameter {name} is not part of the model that {_CONFIG} describes")
+        if state[name].shape != expected[name].shape:
+            found, wanted = list(state[name].shape), list(expected[name].shape)
+            raise CheckpointError(f"{path}: parameter {name} has shape {found}, expected {wanted}")
+    model.load_state_dict(state, assign=True)
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put folder ``new`` in the place of ``old``; the old one is removed last."""
+    if not old.exists():
+        os.rename(new, old)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
+    os.rename(old, aside / "old")
+    os.rename(new, old)
+    shutil.rmtree(aside)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file, expected part of a bytelm checkpoint")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: found a {type(value).__name__}, expected a JSON object")
+    return value

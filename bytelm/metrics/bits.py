@@ -1,0 +1,60 @@
+"""Cross-entropies as bits, summed in float64."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class BitsPerCharacter(Metric):
+    """Bits per character from the nats of stored bytes: ``nats / bytes / ln 2 * bytes_per_character``.
+
+    Args:
+        bytes_per_character: stored bytes of the corpus over its characters. Stored bytes include the BOS patch and EOS of
+            each document, so their cost is shared out over the characters.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    nats: Tensor
+    num_bytes: Tensor
+
+    def __init__(self, bytes_per_character: float) -> None:
+        super().__init__()
+        self.bytes_per_character = bytes_per_character
+        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nats: Float[Tensor, "*B"]) -> None:
+        """Add the nats of bytes that were each predicted once."""
+        self.nats += nats.double().sum()
+        self.num_bytes += nats.numel()
+
+    def compute(self) -> Tensor:
+        """Bits per character so far."""
+        return self.nats / self.num_bytes / math.log(2) * self.bytes_per_character
+
+
+class HeadBits(Metric):
+    """Bits per byte of each head."""
+
+    higher_is_better = False
+    full_state_update = False
+    nats: Tensor
+    num_bytes: Tensor
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.add_state("nats", torch.zeros(num_heads, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nats_BTK: Float[Tensor, "B T K"]) -> None:
+        """Add the nats of all heads at B x T states."""
+        self.nats += nats_BTK.double().sum((0, 1))
+        self.num_bytes += nats_BTK[..., 0].numel()
+
+    def compute(self) -> Float[Tensor, " K"]:
+        """Bits per byte, one for each head."""
+        return self.nats / self.num_bytes / math.log(2)

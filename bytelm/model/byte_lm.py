@@ -1,0 +1,85 @@
+"""The whole forward pass: windows of P bytes in, states after each window out, heads on the states."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bytelm.heads import ChainedHeads, IndependentHeads
+from bytelm.model.config import ModelConfig
+from bytelm.nn.block import SequentialBlock
+from bytelm.nn.kv_cache import CacheView, KVCache
+from bytelm.nn.merger import ConcatMerger
+from bytelm.nn.rotary import rotary_angles
+from bytelm.shapes import Hidden, Windows
+
+
+def cross_entropy(logits_BTKV: Float[Tensor, "B T K V"], targets_BTK: Int[Tensor, "B T K"]) -> Float[Tensor, "B T K"]:
+    """``-log softmax(logits)[target]`` in float32, nats."""
+    nats = F.cross_entropy(logits_BTKV.flatten(0, 2).float(), targets_BTK.flatten(), reduction="none")
+    return nats.view(targets_BTK.shape)
+
+
+class ByteLM(nn.Module):
+    """Embed, merge, body, norm. Build one with :func:`bytelm.model.build.build_model`.
+
+    Args:
+        config: what it was built from.
+        merger, blocks, norm, heads: the parts.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        merger: ConcatMerger,
+        blocks: list[SequentialBlock],
+        norm: nn.Module,
+        heads: IndependentHeads | ChainedHeads,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.merger, self.blocks, self.norm, self.heads = merger, nn.ModuleList(blocks), norm, heads
+
+    def forward(self, windows_BTP: Windows, view: CacheView | None = None) -> Hidden:
+        """States after the last byte of each window.
+
+        Args:
+            windows_BTP: consecutive windows of each sequence; without a ``view`` they start at patch position 0.
+            view: where in a cache the windows go, and what they see there.
+        """
+        positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
+        angles = rotary_angles(positions, self.config.attention.head_width, self.config.position.base)
+        x_BTD = self.merger(windows_BTP)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, angles, view)
+        return self.norm(x_BTD)
+
+    def predict(self, bytes_BL: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
+        """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.
+
+        ``bytes_BL`` holds T + 1 patches, starting at any byte of a text.
+        """
+        patches_BTP = bytes_BL.unflatten(1, (-1, self.config.patch)).long()
+        windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:]
+        return self.heads(self(windows), windows, targets), targets
+
+    def patch_nats(self, bytes_BL: Int[Tensor, "B L"]) -> Float[Tensor, "B T K"]:
+        """Negative log-likelihood of each byte that :meth:`predict` predicts.
+
+        Summed over K this is ``-log p(patch | bytes before)`` of ``chain`` or ``product``; column 0 alone is
+        ``-log p(byte | bytes before)`` of ``next`` at one byte position in P.
+        """
+        return cross_entropy(*self.predict(bytes_BL))
+
+    def new_cache(self, num_rows: int, capacity: int) -> KVCache:
+        """An empty cache for ``num_rows`` streams of up to ``capacity`` patch positions."""
+        attention, weight = self.config.attention, self.norm.weight
+        return KVCache(
+            self.config.num_blocks,
+            num_rows,
+            attention.num_kv_heads,
+            capacity,
+            attention.head_width,
+            device=weight.device,
+            dtype=weight.dtype,
+        )

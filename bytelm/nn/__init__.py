@@ -1,0 +1,1 @@
+"""Modules that know nothing about laws or heads: norm, rotary position, attention, feed-forward, merger, cache."""

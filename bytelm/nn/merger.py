@@ -1,0 +1,29 @@
+"""From P byte embeddings to one patch position."""
+
+from torch import nn
+
+from bytelm.nn.ngram import NgramTables
+from bytelm.shapes import Hidden, Windows
+
+
+class ConcatMerger(nn.Module):
+    """Concatenate the P byte embeddings of a window, project to the width, add the window's n-gram rows.
+
+    Args:
+        vocab_size: V.
+        patch: P.
+        byte_width: width of one byte embedding.
+        width: D.
+        tables: n-gram tables read at the last byte of the window, or None.
+    """
+
+    def __init__(self, vocab_size: int, patch: int, byte_width: int, width: int, tables: NgramTables | None) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, byte_width)
+        self.projection = nn.Linear(patch * byte_width, width, bias=False)
+        self.tables = tables
+
+    def forward(self, windows_BTP: Windows) -> Hidden:
+        """One vector per window."""
+        x_BTD = self.projection(self.embedding(windows_BTP).flatten(2))
+        return x_BTD if self.tables is None else x_BTD + self.tables(windows_BTP)

@@ -1,0 +1,46 @@
+"""Hashed byte-n-gram tables: capacity that costs a row read per position and no matrix work."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+_MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
+_MASK = 0xFFFFFFFF
+
+
+def ngram_rows(bytes_TN: Int[Tensor, "*T N"], num_rows: int) -> Int[Tensor, "*T"]:
+    """Row of the n-gram made of the last axis: a 32-bit multiplicative hash, the same on every platform.
+
+    Injective before the reduction to ``num_rows`` only for n <= 4; collisions are the price of a small table.
+    """
+    key = torch.full(bytes_TN.shape[:-1], bytes_TN.shape[-1], dtype=torch.int64, device=bytes_TN.device)
+    for i in range(bytes_TN.shape[-1]):
+        key = ((key * 257 + bytes_TN[..., i].long() + 1) & _MASK) * _MULTIPLIER & _MASK
+        key = key ^ (key >> 15)
+    return key % num_rows
+
+
+class NgramTables(nn.Module):
+    """The sum over n of a learned row for the n bytes that end a byte string (cf. BLT's hash n-gram embeddings,
+    Pagnoni et al. 2024, arXiv:2412.09871, section 3.2.1; here one row per patch position, at full width).
+
+    Args:
+        orders: the n, each at most the number of bytes that callers have at hand.
+        num_rows: rows per table.
+        width: D.
+    """
+
+    def __init__(self, orders: Sequence[int], num_rows: int, width: int) -> None:
+        super().__init__()
+        self.orders, self.num_rows = tuple(orders), num_rows
+        self.table = nn.Embedding(len(self.orders) * num_rows, width)
+
+    def forward(self, bytes_BTN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B D"]:
+        """Sum of the rows of the n-grams that end at the last byte of each string of N bytes."""
+        rows = [
+            ngram_rows(bytes_BTN[..., bytes_BTN.shape[-1] - n :], self.num_rows) + i * self.num_rows
+            for i, n in enumerate(self.orders)
+        ]
+        return self.table(torch.stack(rows, dim=-1)).sum(dim=-2)

@@ -1,0 +1,82 @@
+"""Callbacks: a checkpoint folder that loads without Lightning, and generated text while training."""
+
+import logging
+from pathlib import Path
+
+import lightning as L
+
+from bytelm.encoding import get_encoding
+from bytelm.hub.checkpoint import save_checkpoint
+from bytelm.hub.language_model import LanguageModel
+from bytelm.training.module import ByteLMModule
+
+log = logging.getLogger(__name__)
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """Where this run writes: the logger's folder, or the trainer's root."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class ExportModel(L.Callback):
+    """Writes ``RUN/model``, which ``bytelm.load`` reads, after each validation and at the end of ``fit``.
+
+    Args:
+        folder: name of the folder inside the run folder.
+    """
+
+    def __init__(self, folder: str = "model") -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Export, but not for the sanity check or a validation outside of ``fit``."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._export(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Export the last state."""
+        self._export(trainer, pl_module)
+
+    def _export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ByteLMModule)
+        if trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
+            target = run_folder(trainer) / self.folder
+            save_checkpoint(target, pl_module.model, get_encoding(pl_module.encoding_name), provenance)
+
+
+class LogSamples(L.Callback):
+    """Generates from prompts after each validation; to the logger as text, and to ``RUN/samples.txt``.
+
+    Args:
+        prompts: texts to continue.
+        max_new_tokens: symbols per sample.
+        temperature: 0 for greedy.
+    """
+
+    def __init__(
+        self, prompts: list[str] = ["日本の"], max_new_tokens: int = 120, temperature: float = 1.0  # noqa: B006 (not changed)
+    ) -> None:
+        self.prompts, self.max_new_tokens, self.temperature = list(prompts), max_new_tokens, temperature
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Generate with the model's default law and seed 0."""
+        assert isinstance(pl_module, ByteLMModule)
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        lm = LanguageModel(pl_module.model, get_encoding(pl_module.encoding_name))
+        out = lm.generate(
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=self.temperature > 0,
+            temperature=self.temperature,
+        )
+        text = "\n\n".join(f"{prompt}|{continuation}" for prompt, continuation in zip(self.prompts, out.texts, strict=True))
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "samples.txt", "a", encoding="utf-8") as file:
+            file.write(f"--- step {trainer.global_step}\n{text}\n\n")
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_text"):
+                logger.experiment.add_text("samples", text, trainer.global_step)

@@ -1,0 +1,121 @@
+"""Every encoding over all 1,112,064 scalar values: total, injective, prefix-free, and equal to a slow coder."""
+
+import numpy as np
+import pytest
+from slow_coders import SCALARS
+
+from bytelm.encoding import CONTROL_NAMES
+
+ALL = np.array(SCALARS)
+
+
+@pytest.fixture(scope="module")
+def all_text() -> str:
+    return "".join(map(chr, SCALARS))
+
+
+@pytest.fixture(scope="module")
+def encoded(encoding, all_text):
+    return encoding.encode(all_text)
+
+
+def test_every_scalar_round_trips(encoding, all_text, encoded):
+    assert encoded.dtype == np.uint8
+    assert encoding.decode(encoded) == all_text
+    assert encoding.decode(encoded, errors="replace") == all_text
+
+
+def test_every_scalar_alone_is_its_table_word(encoding, encoded):
+    """The text of all scalars is the table's words one after another, and parse finds exactly these words in it."""
+    lengths = encoding.lengths[ALL].astype(np.int64)
+    assert lengths.min() >= 1
+    assert lengths.max() <= encoding.max_word
+    assert not (lengths % encoding.unit).any()
+    values, starts = encoding.parse(encoded)
+    assert np.array_equal(values, ALL)
+    assert np.array_equal(starts, np.cumsum(lengths) - lengths)
+    for k in range(4):
+        longer = lengths > k
+        table_byte = (encoding.words[ALL] >> (24 - 8 * k)).astype(np.uint8)
+        assert np.array_equal(encoded[starts[longer] + k], table_byte[longer])
+        assert not table_byte[~longer].any()  # padding
+
+
+def test_every_scalar_equals_the_slow_coder(encoding, slow, encoded):
+    assert b"".join(map(slow.word, SCALARS)) == encoded.tobytes()
+
+
+@pytest.mark.parametrize("errors", ["strict", "replace"])
+def test_single_characters_through_the_public_methods(encoding, slow, errors):
+    tiers = [0, 0x7F, 0x80, 0x7FF, 0x800, 0x3042, 0x65E5, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF]
+    for scalar in [*tiers, *SCALARS[::997]]:
+        word = encoding.encode(chr(scalar))
+        assert word.tobytes() == slow.word(scalar)
+        assert encoding.decode(word, errors=errors) == chr(scalar)
+        assert encoding.complete(word) == len(word)
+
+
+def test_surrogates_have_no_word(encoding):
+    assert not encoding.lengths[0xD800:0xE000].any()
+    assert not encoding.words[0xD800:0xE000].any()
+
+
+def table_with_controls(encoding):
+    """Left-aligned words and lengths of all scalars and controls."""
+    control_words = [int.from_bytes(word.ljust(4, b"\0"), "big") for word in encoding.controls.values()]
+    control_lengths = [len(word) for word in encoding.controls.values()]
+    words = np.concatenate([encoding.words[ALL].astype(np.int64), control_words])
+    return words, np.concatenate([encoding.lengths[ALL].astype(np.int64), control_lengths])
+
+
+def prefix_pairs(words, lengths) -> int:
+    """Number of neighbours, in sorted order, of which one begins the other; 0 means prefix-free and injective.
+
+    Words that begin with w stand right after w when words are sorted as left-aligned numbers, shorter first.
+    """
+    order = np.lexsort((lengths, words))
+    words, lengths = words[order], lengths[order]
+    shift = 8 * (4 - lengths[:-1])
+    return int((words[:-1] >> shift == words[1:] >> shift).sum())
+
+
+def test_prefix_free_and_distinct_with_controls(encoding):
+    words, lengths = table_with_controls(encoding)
+    assert len(words) == 1_112_064 + len(CONTROL_NAMES)
+    assert prefix_pairs(words, lengths) == 0
+
+
+@pytest.mark.parametrize("defect", ["duplicate", "prefix", "control"])
+def test_the_prefix_check_can_fail(encoding, defect):
+    words, lengths = table_with_controls(encoding)
+    if defect == "duplicate":
+        words[500], lengths[500] = words[70_000], lengths[70_000]
+    elif defect == "prefix":
+        longest = int(np.argmax(lengths))
+        words, lengths = np.append(words, words[longest] + 1), np.append(lengths, 4)
+        words[longest], lengths[longest] = words[longest] >> 24 << 24, 1
+    else:
+        words[-1], lengths[-1] = words[0x3042], lengths[0x3042]
+    assert prefix_pairs(words, lengths) > 0
+
+
+def test_controls_never_decode_to_text(encoding):
+    for number, (control, word) in enumerate(encoding.controls.items()):
+        assert control == CONTROL_NAMES[number]
+        assert len(word) % encoding.unit == 0
+        values, starts = encoding.parse(word)
+        assert values.tolist() == [-1 - number]
+        assert starts.tolist() == [0]
+        assert encoding.decode(word, errors="replace") == "\ufffd"
+        assert encoding.complete(word) == len(word)
+
+
+def test_every_proper_prefix_of_a_word_is_unfinished(encoding):
+    sample = np.concatenate([ALL[:3000:7], ALL[::997]])
+    for scalar in sample:
+        word = encoding.encode(chr(scalar))
+        for size in range(1, len(word)):
+            assert encoding.complete(word[:size]) == 0
+    for word in encoding.controls.values():
+        for size in range(1, len(word)):
+            assert encoding.complete(word[:size]) == 0

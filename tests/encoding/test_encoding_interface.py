@@ -1,0 +1,152 @@
+"""What callers rely on besides the mapping: digests, dicts, pickles, accepted data, error text."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from bytelm.encoding import CONTROL_NAMES, DenseEncoding, encoding_from_dict, get_encoding
+from bytelm.errors import EncodingError
+
+DIGESTS = {
+    "utf8": "03201b058f4ab3f94b0caac18270a18df530408cefc7c5ad589be07d97657357",
+    "utf16": "093a1fcdfe1f7da585c0609833cc333d3db95453322c823435935457f259c919",
+    "utf32": "c2c8427d1e73f634523546b56a4e1116b344ab91d070b56db6d95382669a3e77",
+    "ranked2": "99b39ff937527f4d6a53a58a8bd114f271242746de7c446580de18773cc0c178",
+    "dense-ja": "b63ef9c6c5b9e1c44cfd440d5511c3e50d5d3a39ec53eab68bdfd2fc7bbff9ce",
+}
+
+
+def test_digests_are_pinned(encoding):
+    """A corpus or checkpoint names its table by this digest: it may never change under an old name."""
+    assert encoding.digest == DIGESTS[encoding.name]
+
+
+def test_the_digest_covers_every_word():
+    base = DenseEncoding("a", 200, 48, "月火水")
+    assert DenseEncoding("b", 200, 48, "月火水").digest == base.digest
+    last_two_swapped = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10FFFE), 0x10FFFF, 0x10FFFE]))
+    for s, ranked in [(200, "月水火"), (201, "月火水"), (200, "月火")]:
+        assert DenseEncoding("a", s, 248 - s, ranked).digest != base.digest
+    assert DenseEncoding("a", 200, 48, last_two_swapped).digest != DenseEncoding("a", 200, 48, "").digest
+
+
+def test_names_units_and_longest_words():
+    facts = {name: (get_encoding(name).unit, get_encoding(name).max_word) for name in DIGESTS}
+    assert facts == {"utf8": (1, 4), "utf16": (2, 4), "utf32": (4, 4), "ranked2": (2, 4), "dense-ja": (1, 4)}
+
+
+def test_dict_and_pickle_rebuild_the_encoding(encoding):
+    text = json.dumps(encoding.to_dict())
+    assert len(text) < 60_000
+    for rebuilt in (encoding_from_dict(json.loads(text)), pickle.loads(pickle.dumps(encoding))):
+        assert rebuilt == encoding
+        assert hash(rebuilt) == hash(encoding)
+        assert rebuilt.decode(encoding.encode("再び、組み立てる。")) == "再び、組み立てる。"
+
+
+def test_encodings_differ_and_say_who_they_are():
+    encodings = [get_encoding(name) for name in DIGESTS]
+    assert len(set(encodings)) == 5
+    assert "dense-ja" in repr(encodings[-1])
+    assert encodings[0] != "utf8"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format_version 2, expected 1"),
+        ({"family": "morse"}, "found family 'morse', expected one of utf8"),
+        ({"s": 230, "c": 18}, "digest"),
+        ({"s": 230}, "s = 230, c = 17"),
+        ({"s": "231"}, "s: found '231', expected a value of type int"),
+        ({"ranked": None}, "ranked: found None"),
+        ({"ranked": "のの"}, r"U\+306E more than once"),
+        ({"ranked": "の\ud800"}, r"lone surrogate U\+D800"),
+        ({"name": 3}, "name: found 3"),
+        ({"digest": "00"}, "digest: found '00'"),
+        ({"controls": {}}, "controls"),
+    ],
+)
+def test_a_damaged_dict_is_refused(change, message):
+    with pytest.raises(EncodingError, match=message):
+        encoding_from_dict({**get_encoding("dense-ja").to_dict(), **change})
+
+
+@pytest.mark.parametrize(("s", "c"), [(0, 248), (248, 0), (240, 8), (232, 16), (200, 56), (249, -1)])
+def test_impossible_dense_codes_are_refused(s, c):
+    with pytest.raises(EncodingError, match=f"s = {s}, c = {c}"):
+        DenseEncoding("impossible", s, c, "")
+
+
+@pytest.mark.parametrize("s", [1, 2, 40, 83, 128, 231])
+def test_every_shape_of_dense_code_covers_unicode(s):
+    """From words of two and three bytes up to as many stoppers as possible."""
+    dense = DenseEncoding("shape", s, 248 - s, "空と海")
+    text = "".join(map(chr, [*range(0, 0xD800, 7), *range(0xE000, 0x110000, 61)]))
+    assert dense.decode(dense.encode(text)) == text
+    assert dense.max_word == int(dense.lengths.max())
+    assert dense.encode("空").tobytes() == b"\0"
+
+
+def test_controls_are_ordered_and_read_only(encoding):
+    assert tuple(encoding.controls) == CONTROL_NAMES
+    with pytest.raises(TypeError):
+        encoding.controls["<|pad|>"] = b"x"
+    with pytest.raises(ValueError, match="read-only"):
+        encoding.words[0] = 1
+
+
+def test_encoded_arrays_are_writable(encoding):
+    for text in ("", "あ", "a" * 10):
+        data = encoding.encode(text)
+        assert data.flags.writeable
+        data[:] = 0
+
+
+def test_every_kind_of_byte_data_is_read_alike(encoding):
+    data = encoding.encode("どの形でも同じ")
+    wide = np.stack([data, data], axis=1)
+    forms = [data, data.tobytes(), bytearray(data), memoryview(data), data.tolist(), data.astype(np.int64), wide[:, 0]]
+    for form in forms:
+        assert encoding.decode(form) == "どの形でも同じ"
+        assert encoding.complete(form) == len(data)
+        assert encoding.word_starts(form).sum() == 7
+    for empty in (b"", [], np.empty(0, np.uint8)):
+        assert encoding.decode(empty) == ""
+        assert encoding.parse(empty)[0].shape == (0,)
+        assert encoding.complete(empty) == 0
+    assert encoding.encode("").shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([65, 256], "byte offset 1: found 256, expected an integer 0..255"),
+        (np.array([-1]), "byte offset 0: found -1"),
+        (np.array([0.5]), "float64"),
+        (np.zeros((2, 2), np.uint8), "2 dimensions, expected 1"),
+    ],
+)
+def test_what_is_no_byte_data_is_refused(encoding, data, message):
+    with pytest.raises(EncodingError, match=message):
+        encoding.decode(data)
+
+
+def test_messages_name_offset_bytes_and_reason():
+    utf8 = get_encoding("utf8")
+    for data, message in [
+        (b"abc\xc0", "byte offset 3: found c0, not a code word; expected a code word of utf8"),
+        (b"\xe3\x81", "byte offset 0: found e3 81, an unfinished code word; expected a code word of utf8"),
+        (b"a\xfa", "byte offset 1: found fa, control <|eos|>, which is not text; expected a code word of utf8"),
+    ]:
+        with pytest.raises(EncodingError) as caught:
+            utf8.decode(data)
+        assert str(caught.value) == message
+
+
+def test_bytes_per_character(encoding):
+    text = "日本語の文と English."
+    counts = np.bincount([ord(character) for character in text], minlength=0x110000)
+    assert encoding.bytes_per_character(counts) == pytest.approx(len(encoding.encode(text)) / len(text))
