@@ -5,11 +5,14 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
 from bytelm.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+"""``typing.Self``, in the form that run-time type checkers of class decorators know."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,11 @@ class Config:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], path: str = "") -> Self:
+    def from_dict(cls: type[ConfigT], data: object, path: str = "") -> ConfigT:
         """Build the tree from plain values.
 
         Args:
-            data: field names to values; missing fields take their defaults.
+            data: a mapping of field names to values; missing fields take their defaults.
             path: dotted path of this node, used in messages.
         Raises:
             ConfigError: an unknown or missing field, or a value of the wrong type, by its dotted path.
@@ -71,17 +74,19 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_yaml(cls, source: str | Path) -> Self:
+    def from_yaml(cls: type[ConfigT], source: str | Path) -> ConfigT:
         """Read a YAML document (text), or the file at a :class:`~pathlib.Path`.
 
         Raises:
-            ConfigError: the document is not YAML or not a valid tree.
+            ConfigError: the file cannot be read, or the document is not YAML or not a valid tree.
         """
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        where = source if isinstance(source, Path) else "document"
         try:
+            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
             data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            where = source if isinstance(source, Path) else "document"
+        except OSError as error:
+            raise ConfigError(f"{where}: cannot be read: {error.strerror or error}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
         return cls.from_dict(data)
 
@@ -134,9 +139,10 @@ def _build_union(hints: tuple[Any, ...], value: Any, path: str) -> Any:
         by_name = {get_args(k)[0]: c for k, c in kinds.items() if k is not None}
         if len(configs) == 1:
             return configs[0].from_dict(value, path)
-        if value.get("kind") not in by_name:
-            raise ConfigError(f"{path}.kind: found {value.get('kind')!r}, expected one of {', '.join(by_name)}")
-        return by_name[value["kind"]].from_dict(value, path)
+        kind = value.get("kind")
+        if not isinstance(kind, str) or kind not in by_name:
+            raise ConfigError(f"{path}.kind: found {kind!r}, expected one of {', '.join(by_name)}")
+        return by_name[kind].from_dict(value, path)
     errors = []
     for member in members:
         try:

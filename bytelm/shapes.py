@@ -21,8 +21,8 @@ Hidden = Float[Tensor, "B T D"]
 Logits = Float[Tensor, "B V"]
 """Unnormalised log-probabilities of one next symbol per row."""
 
-Symbols = Int[Tensor, "B N"]
-"""Symbols (byte values or token ids) emitted or drafted, one row each."""
+Symbols = Int[Tensor, "B _"]
+"""Symbols (byte values or token ids) emitted or drafted, one row each; emitted and drafted ones differ in number."""
 
 Rows = Bool[Tensor, " B"]
 """A choice of rows."""

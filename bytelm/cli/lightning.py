@@ -1,55 +1,154 @@
-"""``bytelm fit | validate | test``: LightningCLI over the module and data of this package."""
+"""LightningCLI over the module and data of this package, behind ``bytelm fit | validate | test``."""
 
-import argparse
+import contextlib
 import logging
-import warnings
-from collections.abc import Sequence
+import pickle
+import sys
+import zipfile
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from bytelm.errors import ConfigError
+from bytelm.cli.arguments import resolve_encoding
+from bytelm.cli.config_errors import ConfigExplainer
+from bytelm.corpus import ContiguousWindows, Corpus
+from bytelm.encoding import get_encoding
+from bytelm.errors import CheckpointError, ConfigError
 from bytelm.training import ByteLMModule, CorpusData
-from bytelm.training.callbacks import ExportModel
+from bytelm.training.callbacks import ExportModel, run_folder
+from bytelm.training.quiet import quiet_lightning
 
-# Lightning and torch speak of choices that this command has already made for the user.
-_NOISE = (
-    r".*does not have many workers.*",
-    r".*GPU available but not used.*",
-    r".*Trainer already configured with model summary.*",
-    r".*isinstance\(treespec, LeafSpec\).*",
-)
+_COMMANDS = {
+    "fit": "Train a model. With --json, the last line of standard output is one JSON object.",
+    "validate": "Measure a model on the validation corpus. --json as for fit.",
+    "test": "Measure a model on the test corpus. --json as for fit.",
+}
+
+_SPLITS = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}
+"""Corpora that a command reads, the one first that it cannot do without."""
 
 
 class _CLI(LightningCLI):
-    """LightningCLI with the three commands that make sense here."""
+    """LightningCLI with the three commands that make sense here, one-line errors, and encodings by path."""
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Subcommands, and the arguments that the command line fills in itself."""
-        names = ("fit", "validate", "test")
-        return {name: LightningCLI.subcommands()[name] for name in names}
-
-
-def run(args: Sequence[str]) -> None:
-    """Run ``args`` (``fit --config …``) to the end.
-
-    Raises:
-        ConfigError: an argument or a line of a configuration file is wrong.
-    """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for pattern in _NOISE:
-        warnings.filterwarnings("ignore", message=pattern)
-    torch.set_float32_matmul_precision("high")
-    try:
-        _CLI(
+    def __init__(self, args: Sequence[str], output: contextlib.ExitStack) -> None:
+        self.explainer = ConfigExplainer(args)
+        self.output = output
+        super().__init__(
             ByteLMModule,
             CorpusData,
             args=list(args),
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"reload_dataloaders_every_n_epochs": 1, "callbacks": [ExportModel()]},
-            parser_kwargs={"exit_on_error": False},
+            trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
+            parser_kwargs={
+                "prog": "bytelm",
+                "exit_on_error": False,
+                **{name: {"description": text, "exit_on_error": False} for name, text in _COMMANDS.items()},
+            },
         )
-    except argparse.ArgumentError as error:
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Subcommands, and the arguments that the command line fills in itself."""
+        return {name: LightningCLI.subcommands()[name] for name in _COMMANDS}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keep a parser to know the names of all options."""
+        self.explainer.parser = parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, with errors as :class:`ConfigError`; and check the file of ``--ckpt_path``."""
+        assert isinstance(args, list)
+        try:
+            self.config = parser.parse_args(args)
+        except (ArgumentError, ValueError, TypeError) as error:
+            raise self.explainer.explain(error) from error
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is not None and Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path}: found no checkpoint of Lightning, expected a .ckpt file that fit wrote")
+
+    def before_instantiate_classes(self) -> None:
+        """From here on, what goes to standard output is progress (``--help`` and ``--print_config`` are done)."""
+        self.output.enter_context(contextlib.redirect_stdout(sys.stderr))
+
+    def instantiate_classes(self) -> None:
+        """Instantiate, with errors as :class:`ConfigError`."""
+        given = self.config
+        self.config = given.clone()
+        settings = self.config[self.subcommand]
+        settings.model.encoding = resolve_encoding(settings.model.encoding).name
+        self._given = given
+        try:
+            super().instantiate_classes()
+        except (ConfigError, ValueError) as error:
+            raise self.explainer.explain_values(error, given[self.subcommand].as_dict()) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, with an :class:`ExportModel` where the configuration has none."""
+        self.config = self._given  # with the path of an encoding, if that is what was given: this is what is saved
+        settings = self.config_init[self.subcommand].trainer
+        callbacks = settings.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if not any(isinstance(callback, ExportModel) for callback in callbacks):
+            callbacks = [*callbacks, ExportModel()]
+        settings.callbacks = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse corpora that cannot be used before anything is set up and printed."""
+        encoding = get_encoding(self.model.encoding_name)
+        needed, *others = _SPLITS[str(self.subcommand)]
+        for split in (needed, *others):
+            folder = self.datamodule.folders[split]
+            if folder is not None:
+                ContiguousWindows(Corpus.open(folder, encoding, verify=False), self.datamodule.length)
+            elif split == needed:
+                raise ConfigError(f"data.{split}: missing, expected a folder that `bytelm corpus build` wrote")
+
+
+def run(args: Sequence[str]) -> dict[str, Any] | None:
+    """Run ``args`` (``fit --config …``) to the end; what Lightning prints goes to standard error.
+
+    Returns:
+        ``run`` (folder), ``metrics``, and after ``fit`` also ``model`` (the exported folder), ``step`` and ``epoch``;
+        None in the other processes of a distributed run.
+    Raises:
+        ConfigError: an argument or a line of a configuration file is wrong.
+        CheckpointError: ``--ckpt_path`` is no checkpoint.
+    """
+    quiet_lightning()
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("high")
+    with contextlib.ExitStack() as output, _errors_of_lightning():
+        trainer = _CLI(args, output).trainer
+    if not trainer.is_global_zero:
+        return None
+    result: dict[str, Any] = {"run": str(run_folder(trainer))}
+    if trainer.state.fn == "fit":
+        export = next(c for c in trainer.callbacks if isinstance(c, ExportModel))  # type: ignore[attr-defined]
+        result |= {"model": str(run_folder(trainer) / export.folder), "step": trainer.global_step}
+        result["epoch"] = trainer.current_epoch
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {**result, "metrics": metrics}
+
+
+@contextlib.contextmanager
+def _errors_of_lightning() -> Iterator[None]:
+    """Mistakes in settings as :class:`ConfigError`, and Ctrl-C as what it is."""
+    try:
+        yield
+    except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"--ckpt_path: {str(error).splitlines()[0]}") from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has shut down and leaves with status 1
+            raise KeyboardInterrupt from error
+        raise

@@ -19,7 +19,7 @@ DAMAGE = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, gzip.BadGzi
 """What reading a truncated or altered compressed file raises."""
 
 _BUFFER_BYTES = 1 << 20
-_ZSTD_INPUT_BYTES = 1 << 10  # which expand to 32 MiB at worst
+_ZSTD_INPUT_BYTES = 1 << 9  # which expand to 16 MiB at worst
 
 
 @contextmanager

@@ -74,7 +74,6 @@ class Manifest(Config):
 
     def validate(self) -> None:
         """Check that the counts agree with each other."""
-        self.require(isinstance(self.encoding_table, Mapping), "encoding_table", "a mapping")
         self.require(self.documents > 0, "documents", "at least one document")
         self.require(self.documents == sum(s.documents for s in self.sources), "documents", "the sum over the sources")
         self.require(self.bytes == sum(s.bytes for s in self.shards), "bytes", "the sum over the shards")
@@ -124,6 +123,9 @@ class Manifest(Config):
         version = data.get("format_version") if isinstance(data, dict) else None
         if version != FORMAT_VERSION:
             raise CorpusError(f"{path}: found format_version {version!r}, expected {FORMAT_VERSION}")
+        table = data.get("encoding_table", {})
+        if not isinstance(table, dict):
+            raise CorpusError(f"{path}: encoding_table: found {table!r}, expected an object")
         try:
             return cls.from_dict(data)
         except ConfigError as error:

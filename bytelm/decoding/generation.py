@@ -79,8 +79,8 @@ class Ledger:
         self._symbols: NDArray[Any] | None = None
         self._row_forwards = np.zeros(num_rows, dtype=np.int64)
         self._forwards = self._drafted = 0
-        self._judged_at: list[int] = []
-        self._accepted_at: list[int] = []
+        self._judged_at = np.zeros(0, dtype=np.int64)
+        self._accepted_at = np.zeros(0, dtype=np.int64)
         self._nats: list[Float[Tensor, "B N"]] = []
         self._kept: list[NDArray[np.int64]] = []
 
@@ -89,58 +89,63 @@ class Ledger:
         """The most symbols that a live row may still emit."""
         return self._max_new - int(self.lengths[self.live].min())
 
-    def record(self, emission: Emission, draft: Int[Tensor, "B _"]) -> list[tuple[int, NDArray[Any]]]:
+    def record(self, emission: Emission, draft: Int[Tensor, "B _"]) -> NDArray[np.int64]:
         """Enter one forward's emission, cut where a stop or the length limit falls; end the rows that finish.
 
         Args:
             emission: symbols (B, N) with counts, from :func:`~bytelm.decoding.emission.emit`.
-            draft: (B, N) the draft that the forward was run on; N may be 0 or differ.
+            draft: the draft that the forward was run on.
         Returns:
-            (row, its new symbols) of every live row.
+            (B,) how many symbols each row got; 0 where it had finished before.
         """
         host = torch.cat((emission.symbols, emission.counts[:, None]), dim=1).cpu().numpy()
         emitted, counts = host[:, :-1], host[:, -1]
         if self._symbols is None:
             dtype = np.uint8 if emission.vocab <= 256 else np.int64
             self._symbols = np.zeros((len(self.live), self._max_new), dtype=dtype)
-        kept, new = np.zeros_like(counts), []
+        kept = np.minimum(counts, self._max_new - self.lengths) * self.live
+        rows, offsets = np.nonzero(np.arange(emitted.shape[1]) < kept[:, None])
+        self._symbols[rows, self.lengths[rows] + offsets] = emitted[rows, offsets]
         self._forwards += 1
         self._row_forwards += self.live
         self._drafted += int(self.live.sum()) * draft.shape[1]
-        drafted = draft.tolist()
-        for row in np.flatnonzero(self.live).tolist():
-            start = int(self.lengths[row])
-            end = min(start + int(counts[row]), self._max_new)
-            self._symbols[row, start:end] = emitted[row, : end - start]
-            end = self._cut(row, start, end)
-            kept[row], self.lengths[row] = end - start, end
-            self._judge(emitted[row, : end - start].tolist(), drafted[row])
-            new.append((row, self._symbols[row, start:end]))
+        if self._stops:
+            self._stop(kept)
+        self.lengths += kept
+        self.live &= self.lengths < self._max_new
+        if draft.shape[1]:
+            self._judge(emitted, kept, draft.cpu().numpy())
         self._nats.append(emission.nats)
         self._kept.append(kept)
-        return new
+        return kept
 
-    def _cut(self, row: int, start: int, end: int) -> int:
-        """End of the row's new symbols ``start … end`` after stops and the length limit."""
+    def new_symbols(self, row: int, count: int) -> NDArray[Any]:
+        """The last ``count`` symbols of a row."""
         assert self._symbols is not None
-        for length in range(start + 1, end + 1) if self._stops else ():
-            if any(stop(row, self._symbols[row, :length]) for stop in self._stops):
-                self.live[row], self._finish[row] = False, "stop"
-                return length
-        if end == self._max_new:
-            self.live[row] = False
-        return end
+        return self._symbols[row, self.lengths[row] - count : self.lengths[row]]
 
-    def _judge(self, emitted: list[int], draft: list[int]) -> None:
-        """Count the drafts of one row that were compared, up to the first that fails, and those that held."""
-        while len(self._judged_at) < len(draft):
-            self._judged_at.append(0)
-            self._accepted_at.append(0)
-        for offset, (symbol, guess) in enumerate(zip(emitted, draft, strict=False)):
-            self._judged_at[offset] += 1
-            if symbol != guess:
-                return
-            self._accepted_at[offset] += 1
+    def _stop(self, kept: NDArray[np.int64]) -> None:
+        """Ask the stops about every new symbol; end the rows that stop and cut ``kept`` there."""
+        assert self._symbols is not None
+        for row in np.flatnonzero(self.live).tolist():
+            start = int(self.lengths[row])
+            for count in range(1, int(kept[row]) + 1):
+                generated = self._symbols[row, : start + count]
+                if any(stop(row, generated) for stop in self._stops):
+                    self.live[row], self._finish[row], kept[row] = False, "stop", count
+                    break
+
+    def _judge(self, emitted: NDArray[np.int64], kept: NDArray[np.int64], draft: NDArray[np.int64]) -> None:
+        """Count the drafts that were compared, in each row up to the first that fails, and those that held."""
+        width = min(draft.shape[1], emitted.shape[1])
+        held = np.logical_and.accumulate(emitted[:, :width] == draft[:, :width], axis=1)
+        judged = np.arange(width) < kept[:, None]
+        judged[:, 1:] &= held[:, :-1]
+        grow = max(0, draft.shape[1] - len(self._judged_at))
+        self._judged_at = np.append(self._judged_at, np.zeros(grow, dtype=np.int64))
+        self._accepted_at = np.append(self._accepted_at, np.zeros(grow, dtype=np.int64))
+        self._judged_at[:width] += judged.sum(0)
+        self._accepted_at[:width] += (judged & held).sum(0)
 
     def close(self, seconds: float) -> Generation:
         """The result, once every row has finished."""
@@ -155,8 +160,8 @@ class Ledger:
             row_forwards=tuple(self._row_forwards.tolist()),
             symbols=int(self.lengths.sum()),
             drafted=self._drafted,
-            judged_at=tuple(self._judged_at),
-            accepted_at=tuple(self._accepted_at),
+            judged_at=tuple(self._judged_at.tolist()),
+            accepted_at=tuple(self._accepted_at.tolist()),
             seconds=seconds,
         )
         return Generation(

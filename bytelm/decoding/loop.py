@@ -65,14 +65,13 @@ def decode(
     while True:
         live = torch.from_numpy(ledger.live).to(draft.device)
         emission = emit(block, rule.at(ledger.lengths), live, ledger.limit)
-        before = ledger.lengths.copy()
-        for row, new in ledger.record(emission, draft):
-            if streamer is not None:
-                streamer(row, new)
+        kept = ledger.record(emission, draft)
+        if streamer is not None:
+            for row in np.flatnonzero(kept).tolist():
+                streamer(row, ledger.new_symbols(row, int(kept[row])))
         if not ledger.live.any():
             return ledger.close(time.perf_counter() - began)
-        kept = np.where(ledger.live, ledger.lengths - before, 0)
-        counts = torch.from_numpy(kept).to(emission.symbols.device)
+        counts = torch.from_numpy(kept * ledger.live).to(emission.symbols.device)
         draft = drafter.propose(block, emission.symbols, counts, rule.at(ledger.lengths))
         assert draft.shape[1] <= target.max_draft
         block = target.advance(emission.symbols, counts, draft)

@@ -1,6 +1,5 @@
 """Counter-based Gumbel noise: a pure function of (seed, row, position, symbol), the same on every device."""
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,9 +50,9 @@ def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[tuple[int, int]]
     if isinstance(seed, Sequence):
         if len(seed) != num_rows:
             raise DecodingError(f"seed: found a list of {len(seed)}, expected one seed for each of {num_rows} rows")
-        pairs = [(operator.index(s), 0) for s in seed]
+        pairs = [(s, 0) for s in seed]
     else:
-        pairs = [(operator.index(seed), row) for row in range(num_rows)]
+        pairs = [(seed, row) for row in range(num_rows)]
     for value, _ in pairs:
         if not 0 <= value < 1 << 64:
             raise DecodingError(f"seed: found {value}, expected an integer from 0 to 2**64 - 1")
@@ -88,11 +87,11 @@ class GumbelNoise:
             vocab: V, the number of symbols.
             device: where the noise is computed and stays; default the CPU.
         """
-        offset_B = positions - self._start_B
-        chunk_BNV = self._chunk_BNV
-        held = chunk_BNV.shape[2] == vocab and chunk_BNV.device.type == (device.type if device else "cpu")
+        device = device or torch.device("cpu")
+        offset_B, chunk_BNV = positions - self._start_B, self._chunk_BNV
+        held = chunk_BNV.shape[2] == vocab and chunk_BNV.device == device
         if not held or offset_B.min() < 0 or offset_B.max() >= chunk_BNV.shape[1]:
-            self._fill(positions, vocab, device or torch.device("cpu"))
+            self._fill(positions, vocab, device)
             return self._chunk_BNV[:, 0]
         if (offset_B == offset_B[0]).all():
             return chunk_BNV[:, int(offset_B[0])]

@@ -1,7 +1,7 @@
 """What the decoding loop needs from a model under a law (a target) and from a drafter. Nothing more."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ Choose = Callable[[Logits, int], Symbols]
 after the next one of each row, with the same noise that emission at that position uses."""
 
 
+@runtime_checkable
 class Block(Protocol):
     """What one forward of the target made known about the next symbols of every row.
 
@@ -38,6 +39,7 @@ class Block(Protocol):
         ...
 
 
+@runtime_checkable
 class Target(Protocol):
     """A model under one law, with its cache. Holds the state of one running batch."""
 
@@ -60,6 +62,7 @@ class Target(Protocol):
         ...
 
 
+@runtime_checkable
 class Drafter(Protocol):
     """Proposes symbols for the next forward to verify."""
 

@@ -209,7 +209,7 @@ def as_bytes(data: ByteData) -> NDArray[np.uint8]:
     Raises:
         EncodingError: it is not one-dimensional, or holds something other than integers 0..255.
     """
-    if isinstance(data, bytes | bytearray | memoryview):
+    if isinstance(data, bytes | bytearray):
         return np.frombuffer(data, dtype=np.uint8)
     array = np.asarray(data)
     if array.ndim != 1:

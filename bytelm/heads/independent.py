@@ -7,7 +7,7 @@ from bytelm.shapes import Hidden, Windows
 
 
 class IndependentHeads(nn.Module):
-    """K linear heads on one state: p(patch | h) is their product (Gloeckle et al. 2024, arXiv:2404.19737, section 2)."""
+    """K linear heads on a state; p(patch | h) is their product (Gloeckle et al. 2024, arXiv:2404.19737, section 2)."""
 
     def __init__(self, width: int, vocab_size: int, num_heads: int) -> None:
         super().__init__()

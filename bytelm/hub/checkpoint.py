@@ -40,6 +40,8 @@ def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance:
     Raises:
         CheckpointError: the folder holds something else, or cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: found a file, expected a folder or nothing")
     if folder.exists() and not (folder / _CONFIG).is_file() and any(folder.iterdir()):
         raise CheckpointError(f"{folder}: holds files but no {_CONFIG}, expected a checkpoint or an empty folder")
     try:
@@ -91,7 +93,8 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         encoding = encoding_from_dict(_read_json(folder / _ENCODING))
     except (ConfigError, EncodingError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    digest = config.get("encoding", {}).get("digest")
+    named = config.get("encoding")
+    digest = named.get("digest") if isinstance(named, dict) else None
     if encoding.digest != digest:
         raise CheckpointError(
             f"{folder / _ENCODING}: digest {encoding.digest[:16]}…, expected {str(digest)[:16]}… of {_CONFIG}"
@@ -102,7 +105,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
 
 
 def _fill(model: ByteLM, path: Path, device: torch.device) -> None:
-    """Put the tensors of a safetensors file into a model on the meta device; every name and shape must agree."""
+    """Put the tensors of a safetensors file into a model on the meta device; every name, shape and type must agree."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected the weights")
     try:
@@ -118,17 +121,24 @@ def _fill(model: ByteLM, path: Path, device: torch.device) -> None:
         if state[name].shape != expected[name].shape:
             found, wanted = list(state[name].shape), list(expected[name].shape)
             raise CheckpointError(f"{path}: parameter {name} has shape {found}, expected {wanted}")
+        if not state[name].is_floating_point() or state[name].dtype != state[next(iter(expected))].dtype:
+            raise CheckpointError(f"{path}: parameter {name} is {state[name].dtype}, expected one float type for all")
     model.load_state_dict(state, assign=True)
 
 
 def _replace(new: Path, old: Path) -> None:
-    """Put folder ``new`` in the place of ``old``; the old one is removed last."""
+    """Put folder ``new`` in the place of ``old``; the old one is removed last, and put back if ``new`` cannot be."""
     if not old.exists():
         os.rename(new, old)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
     os.rename(old, aside / "old")
-    os.rename(new, old)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(aside / "old", old)
+        aside.rmdir()
+        raise
     shutil.rmtree(aside)
 
 

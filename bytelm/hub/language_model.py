@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bytelm.decoding import DecodeStats, HeadsDrafter, NoDrafter, Sampling, SequenceStop, Trace, decode
 from bytelm.decoding.generation import Finish
 from bytelm.encoding import Encoding
-from bytelm.errors import DecodingError
+from bytelm.errors import DecodingError, EncodingError
 from bytelm.hub.checkpoint import load_checkpoint
 from bytelm.hub.text_stream import TextStreamer
 from bytelm.model.byte_lm import ByteLM
@@ -152,13 +152,14 @@ class LanguageModel:
             prompts: texts of any lengths; a BOS patch is put before each.
             max_new_tokens: the most symbols (bytes of the model's encoding) per row, exactly.
             law: ``product``, ``chain`` or ``next``; the model's default for None.
-            draft: ``heads`` drafts with the heads under ``next``; ``none`` runs one forward per symbol there; ``auto`` is
-                ``heads`` where the law verifies drafts.
+            draft: ``heads`` drafts with the heads under ``next``; ``none`` runs one forward per symbol there; ``auto``
+                is ``heads`` where the law verifies drafts.
             seed: an integer, from which each row takes its own noise by its index, or one integer per row.
             do_sample, temperature, top_k, top_p: as in transformers; greedy by default.
-            stop: strings; a row ends with the last symbol of the first one that appears in its continuation.
-            streamer: called as ``streamer(row, text)`` with whole characters as they become certain; the pieces of a row
-                add up to its text.
+            stop: strings or control strings; a row ends with the last symbol of the first one that appears in its
+                continuation.
+            streamer: called as ``streamer(row, text)`` with whole characters as they become certain; the pieces of a
+                row add up to its text.
             allowed_controls: control strings that may stand in prompts.
         Raises:
             LawError: the model does not define ``law``.
@@ -173,7 +174,7 @@ class LanguageModel:
         self.model.eval()
         target = make_target(self.model, chosen, self.tokenizer.bos_patch(self.config.patch))
         used = self._choose_draft(draft, chosen, target.max_draft)
-        rows = [self.tokenizer.encode(prompt, allowed_controls=allowed_controls) for prompt in prompts]
+        rows = self._encode(prompts, "prompt", allowed_controls)
         text_streamer = None if streamer is None else TextStreamer(self.tokenizer, len(rows), streamer)
         run = decode(
             target,
@@ -196,8 +197,8 @@ class LanguageModel:
         Args:
             texts: of any length; one longer than the context is read in windows that overlap by half.
             law: as in :meth:`generate`.
-            prompts: one per text, read before it and not scored. Under ``product`` and ``chain`` patches are then aligned to
-                the end of the prompt, as in :meth:`generate`.
+            prompts: one per text, read before it and not scored. Under ``product`` and ``chain`` patches are then
+                aligned to the end of the prompt, as in :meth:`generate`.
         Raises:
             LawError: the model does not define ``law``.
             DecodingError: ``prompts`` and ``texts`` differ in number.
@@ -210,13 +211,25 @@ class LanguageModel:
             raise DecodingError(f"prompts: found {len(prompts)}, expected one for each of {len(texts)} texts")
         self.model.eval()
         bos = self.tokenizer.bos_patch(self.config.patch)
-        heads = [np.concatenate((bos, self.tokenizer.encode(p))) for p in (prompts or [""] * len(texts))]
-        rows = [np.concatenate((head, self.tokenizer.encode(t))) for head, t in zip(heads, texts, strict=True)]
+        heads = [np.concatenate((bos, ids)) for ids in self._encode(prompts or [""] * len(texts), "prompt")]
+        rows = [np.concatenate((head, ids)) for head, ids in zip(heads, self._encode(texts, "text"), strict=True)]
         nats = score_bytes(self.model, chosen, rows, [len(head) for head in heads])
         scores = [
             Score(math.fsum(n), len(text), len(text.encode("utf-8"))) for n, text in zip(nats, texts, strict=True)
         ]
         return Scores(scores, chosen)
+
+    def _encode(
+        self, texts: Sequence[str], what: str, allowed_controls: Collection[str] | Literal["all"] = ()
+    ) -> list[NDArray[np.uint8]]:
+        """Ids of each text; an error names ``what`` the text is and its row."""
+        rows = []
+        for r, text in enumerate(texts):
+            try:
+                rows.append(self.tokenizer.encode(text, allowed_controls=allowed_controls))
+            except EncodingError as error:
+                raise EncodingError(f"{what} {r}: {error}") from None
+        return rows
 
     def _choose_draft(self, draft: Draft, law: Law, max_draft: int) -> Draft:
         match draft:
@@ -232,14 +245,14 @@ class LanguageModel:
                 raise DecodingError(f"draft: found {draft!r}, expected 'auto', 'none' or 'heads'")
 
     def _stops(self, strings: Sequence[str]) -> list[SequenceStop]:
-        """EOS and the stop strings, each as whole words of the encoding."""
+        """EOS and the stop strings, which may hold controls, each as whole words of the encoding."""
         if isinstance(strings, str):
             raise DecodingError(f"stop: found a string {strings!r}, expected a list of strings")
 
         def aligned(generated: NDArray[np.uint8], start: int) -> bool:
             return bool(self.encoding.word_starts(generated)[start])
 
-        words = [self.tokenizer.eos, *(self.tokenizer.encode(s) for s in strings)]
+        words = [self.tokenizer.eos, *self._encode(strings, "stop", allowed_controls="all")]
         return [SequenceStop(tuple(word.tolist()), aligned) for word in words]
 
 

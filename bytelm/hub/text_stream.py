@@ -14,8 +14,8 @@ class TextStreamer:
     Args:
         tokenizer: decodes.
         num_rows: rows of the batch.
-        callback: called as ``callback(row, text)``, never with an empty text; the texts of a row add up to the decode of
-            all its symbols.
+        callback: called as ``callback(row, text)``, never with an empty text; the texts of a row add up to the decode
+            of all its symbols.
     """
 
     def __init__(self, tokenizer: Tokenizer, num_rows: int, callback: Callable[[int, str], None]) -> None:

@@ -12,8 +12,8 @@ class BitsPerCharacter(Metric):
     """Bits per character from the nats of stored bytes: ``nats / bytes / ln 2 * bytes_per_character``.
 
     Args:
-        bytes_per_character: stored bytes of the corpus over its characters. Stored bytes include the BOS patch and EOS of
-            each document, so their cost is shared out over the characters.
+        bytes_per_character: stored bytes of the corpus over its characters. Stored bytes include the BOS patch and EOS
+            of each document, so their cost is shared out over the characters.
     """
 
     higher_is_better = False

@@ -21,8 +21,9 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     On the meta device the weights are shapes only.
     """
     with torch.device(device if device is not None else torch.get_default_device()):
-        model = ByteLM(config, _merger(config), [_block(config, i) for i in range(config.num_blocks)], _norm(config), _heads(config))
-    if model.norm.weight.device.type != "meta":
+        blocks = [_block(config, i) for i in range(config.num_blocks)]
+        model = ByteLM(config, _merger(config), blocks, _norm(config), _heads(config))
+    if model.device.type != "meta":
         initialise(model, seed)
     return model
 

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from bytelm.heads import ChainedHeads, IndependentHeads
@@ -40,6 +40,11 @@ class ByteLM(nn.Module):
         self.config = config
         self.merger, self.blocks, self.norm, self.heads = merger, nn.ModuleList(blocks), norm, heads
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def forward(self, windows_BTP: Windows, view: CacheView | None = None) -> Hidden:
         """States after the last byte of each window.
 
@@ -54,7 +59,7 @@ class ByteLM(nn.Module):
             x_BTD = block(x_BTD, angles, view)
         return self.norm(x_BTD)
 
-    def predict(self, bytes_BL: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
+    def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
         """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.
 
         ``bytes_BL`` holds T + 1 patches, starting at any byte of a text.
@@ -63,7 +68,7 @@ class ByteLM(nn.Module):
         windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:]
         return self.heads(self(windows), windows, targets), targets
 
-    def patch_nats(self, bytes_BL: Int[Tensor, "B L"]) -> Float[Tensor, "B T K"]:
+    def patch_nats(self, bytes_BL: Integer[Tensor, "B L"]) -> Float[Tensor, "B T K"]:
         """Negative log-likelihood of each byte that :meth:`predict` predicts.
 
         Summed over K this is ``-log p(patch | bytes before)`` of ``chain`` or ``product``; column 0 alone is
@@ -73,7 +78,7 @@ class ByteLM(nn.Module):
 
     def new_cache(self, num_rows: int, capacity: int) -> KVCache:
         """An empty cache for ``num_rows`` streams of up to ``capacity`` patch positions."""
-        attention, weight = self.config.attention, self.norm.weight
+        attention, weight = self.config.attention, next(self.parameters())
         return KVCache(
             self.config.num_blocks,
             num_rows,

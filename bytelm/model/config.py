@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bytelm.config import Config
+from bytelm.errors import ConfigError
 
 Law = Literal["product", "chain", "next"]
 
@@ -231,7 +232,9 @@ class ModelConfig(Config):
         for name, part in (("merger", self.merger), ("heads", self.heads)):
             tables = getattr(part, "tables", None)
             if tables is not None and max(tables.orders) > self.patch:
-                tables.require(False, "orders", f"n-grams of at most patch = {self.patch} bytes (in {name}.tables)")
+                raise ConfigError(
+                    f"{name}.tables.orders: found {tables.orders!r}, expected numbers of at most patch = {self.patch}"
+                )
 
     @property
     def laws(self) -> tuple[Law, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +32,8 @@ def check_law(config: ModelConfig, law: str | None) -> Law:
 class _Segment:
     """Consecutive patches of one phase of one row, read in one forward.
 
-    The first patch begins at byte ``start``; predictions of patches from ``first`` (counted in the segment) on are kept.
+    The first patch begins at byte ``start``; predictions of patches from ``first`` >= 1 (counted in the segment) on are
+    kept.
     """
 
     row: int
@@ -46,8 +47,8 @@ def score_bytes(
 ) -> list[NDArray[np.float64]]:
     """Nats of each byte from ``starts[r]`` on of each row, every byte once.
 
-    A row longer than the context is read in segments that overlap by half, so that a byte is predicted from at least half
-    a context, wherever it stands.
+    A row longer than the context is read in segments that overlap by half, so that a byte is predicted from at least
+    half a context, wherever it stands.
 
     Args:
         law: one that the model defines.
@@ -64,7 +65,7 @@ def score_bytes(
         for phase in phases
         for segment in _segments(r, len(row), start, start % patch if phase is None else phase, model.config)
     ]
-    device = model.norm.weight.device
+    device = model.device
     with torch.inference_mode():
         for batch in _batches(segments, max_windows):
             longest = max(s.num_patches for s in batch) * patch
@@ -80,7 +81,7 @@ def score_bytes(
     return result
 
 
-def _predict(model: ByteLM, law: Law, bytes_BL: Int[Tensor, "B L"]) -> Float[Tensor, "B T N"]:
+def _predict(model: ByteLM, law: Law, bytes_BL: Integer[Tensor, "B L"]) -> Float[Tensor, "B T N"]:
     """Nats of every byte of each patch but the first; of its first byte alone under ``next``."""
     if law != "next":
         return model.patch_nats(bytes_BL)
@@ -93,12 +94,12 @@ def _predict(model: ByteLM, law: Law, bytes_BL: Int[Tensor, "B L"]) -> Float[Ten
 
 
 def _segments(row: int, length: int, start: int, phase: int, config: ModelConfig) -> Iterator[_Segment]:
-    """Cut one phase of a row: patches begin at bytes ``phase + P * i``; those that reach ``start`` or beyond are kept."""
+    """Cut one phase of a row: patches begin at bytes ``phase + P * i``; those that reach to ``start`` are kept."""
     patch, context = config.patch, config.context // config.patch
     num_patches = -(-(length - phase) // patch)
     done = max(1, (start - phase) // patch)
     while done < num_patches:
-        begin = max(0, min(done - context // 2, num_patches - (context + 1)))
+        begin = max(0, min(done - -(-context // 2), num_patches - (context + 1)))
         end = min(num_patches, begin + context + 1)
         yield _Segment(row, phase + begin * patch, end - begin, done - begin)
         done = end
@@ -118,7 +119,7 @@ def _batches(segments: list[_Segment], max_windows: int) -> Iterator[list[_Segme
 
 def _place(nats: NDArray[np.float64], found: NDArray[np.float64], segment: _Segment, patch: int) -> None:
     """Write the kept predictions of one segment to their bytes."""
-    for i in range(segment.first, segment.num_patches):
-        byte = segment.start + i * patch
-        stop = min(len(nats), byte + found.shape[1])
-        nats[byte:stop] = found[i - 1, : stop - byte]
+    begin, end = segment.start + segment.first * patch, segment.start + segment.num_patches * patch
+    for column in range(found.shape[1]):
+        places = nats[begin + column : end : patch]
+        places[:] = found[segment.first - 1 :, column][: len(places)]

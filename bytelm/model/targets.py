@@ -14,6 +14,9 @@ from bytelm.model.config import Law
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.shapes import Counts, Logits, Rows, Symbols
 
+_AnyNumber = Int[Tensor, "B _"]
+"""Symbols whose number per row has nothing to do with the N of other arguments."""
+
 
 class PatchBlock:
     """One state per row and the P symbols that its heads know the law of."""
@@ -30,7 +33,7 @@ class PatchBlock:
         """All rows: nothing was assumed."""
         return torch.ones(len(emitted), dtype=torch.bool, device=emitted.device)
 
-    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: Symbols) -> Logits:
+    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: _AnyNumber) -> Logits:
         """Not to be called: ``max_draft`` is 0."""
         raise AssertionError("product and chain verify no draft")
 
@@ -39,7 +42,7 @@ class NextBlock:
     """States after the last committed byte and after each drafted one; head 1 of each is the law of one symbol."""
 
     def __init__(
-        self, model: ByteLM, h_BND: Float[Tensor, "B N D"], windows_BNP: Int[Tensor, "B N P"], draft: Symbols
+        self, model: ByteLM, h_BND: Float[Tensor, "B _ D"], windows_BNP: Int[Tensor, "B _ P"], draft: Symbols
     ) -> None:
         self.model, self.h_BND, self.windows_BNP, self.draft = model, h_BND, windows_BNP, draft
         self.width = h_BND.shape[1]
@@ -53,7 +56,7 @@ class NextBlock:
         """Rows whose draft so far is what was emitted."""
         return (emitted == self.draft[:, : emitted.shape[1]]).all(dim=1)
 
-    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: Symbols) -> Logits:
+    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: _AnyNumber) -> Logits:
         """Head N + 2 of the state that gave the last emitted symbol, after that symbol and the N drafted ones."""
         rows = torch.arange(len(emitted), device=emitted.device)
         last = (counts - 1).clamp(min=0)
@@ -79,8 +82,8 @@ def _with_bos(
         total = len(bos_patch) + len(prompt) + num_new
         if total > model.config.context:
             raise DecodingError(
-                f"prompt {r}: {len(bos_patch)} bytes of BOS, {len(prompt)} of prompt and {num_new} new ones make {total},"
-                f" expected at most the model's context of {model.config.context} bytes"
+                f"prompt {r}: {len(bos_patch)} bytes of BOS, {len(prompt)} of prompt and {num_new} new ones make"
+                f" {total}, expected at most the model's context of {model.config.context} bytes"
             )
     return [np.concatenate((bos_patch, prompt)) for prompt in prompts]
 
@@ -98,7 +101,7 @@ class PatchTarget:
 
     def start(self, prompts: Sequence[NDArray[np.uint8]], num_new: int) -> PatchBlock:
         """Read the prompts; see :class:`bytelm.decoding.protocols.Target`."""
-        patch, device = self.model.config.patch, self.model.norm.weight.device
+        patch, device = self.model.config.patch, self.model.device
         streams = [
             row[len(row) % patch :].reshape(-1, patch)
             for row in _with_bos(self.model, self.bos_patch, prompts, num_new)
@@ -113,7 +116,7 @@ class PatchTarget:
         self.positions_B, self.num_slots = lengths, longest
         return PatchBlock(self.model, h_BTD[rows, lengths - 1], windows_BTP[rows, lengths - 1])
 
-    def advance(self, emitted: Symbols, counts: Counts, draft: Symbols) -> PatchBlock:
+    def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> PatchBlock:
         """Commit whole patches; a row that emitted less has finished, and stands still."""
         assert draft.shape[1] == 0
         whole = counts == self.model.config.patch
@@ -129,8 +132,8 @@ class PatchTarget:
 class NextTarget:
     """``next``: P streams per row, one per phase; the states of N + 1 bytes in one forward of batch B x (N + 1).
 
-    Row b has cache rows ``P b … P b + P - 1``; stream s holds the windows that begin at bytes s, s + P, …. All committed
-    bytes but the last have been read; each forward reads that one and the draft after it.
+    Row b has cache rows ``P b … P b + P - 1``; stream s holds the windows that begin at bytes s, s + P, …. All
+    committed bytes but the last have been read; each forward reads that one and the draft after it.
     """
 
     def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8]) -> None:
@@ -143,7 +146,7 @@ class NextTarget:
 
     def start(self, prompts: Sequence[NDArray[np.uint8]], num_new: int) -> NextBlock:
         """Read the prompts in all phases; see :class:`bytelm.decoding.protocols.Target`."""
-        patch, device = self.model.config.patch, self.model.norm.weight.device
+        patch, device = self.model.config.patch, self.model.device
         strings = _with_bos(self.model, self.bos_patch, prompts, num_new)
         streams = [
             row[s : s + (len(row) - s) // patch * patch].reshape(-1, patch) for row in strings for s in range(patch)
@@ -165,7 +168,7 @@ class NextTarget:
         h_B1D, windows_B1P = h[rows, slot][:, None], windows[rows, slot][:, None]
         return NextBlock(self.model, h_B1D, windows_B1P, self.bytes_BL[:, :0])
 
-    def advance(self, emitted: Symbols, counts: Counts, draft: Symbols) -> NextBlock:
+    def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> NextBlock:
         """Commit, then read the last committed byte and the draft: N + 1 windows, each in a stream of its own."""
         patch, batch, num_read = self.model.config.patch, len(emitted), draft.shape[1] + 1
         assert num_read <= patch

@@ -1,4 +1,4 @@
-"""A preallocated key/value cache indexed by position: a slot is overwritten, never moved, so roll-back is arithmetic."""
+"""A preallocated key/value cache indexed by position: slots are overwritten, not moved, so roll-back is arithmetic."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,8 +8,9 @@ from torch import Tensor
 class KVCache:
     """Keys and values of every block for a batch of streams.
 
-    Rows are streams; slot ``t`` of a row holds the key and value of its patch position ``t``. Nothing records how much of a
-    row is valid: a query at position ``t`` sees slots ``<= t``, and every slot is written before a query can see it.
+    Rows are streams; slot ``t`` of a row holds the key and value of its patch position ``t``. Nothing records how much
+    of a row is valid: a query at position ``t`` sees slots ``<= t``, and every slot is written before a query can see
+    it. Slots begin as zeros because those that a mask hides must still hold finite numbers (0 times NaN is NaN).
     """
 
     def __init__(
@@ -64,9 +65,7 @@ class CacheView:
         num_slots: S, one more than the largest position; given by the caller so that no device is asked.
     """
 
-    def __init__(
-        self, cache: KVCache, rows: Int[Tensor, " B"], positions: Int[Tensor, "B T"], num_slots: int
-    ) -> None:
+    def __init__(self, cache: KVCache, rows: Int[Tensor, " B"], positions: Int[Tensor, "B T"], num_slots: int) -> None:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
         slots = torch.arange(num_slots, device=positions.device)
         self.mask_B1TS = (slots <= positions[..., None])[:, None]

@@ -13,7 +13,8 @@ _MASK = 0xFFFFFFFF
 def ngram_rows(bytes_TN: Int[Tensor, "*T N"], num_rows: int) -> Int[Tensor, "*T"]:
     """Row of the n-gram made of the last axis: a 32-bit multiplicative hash, the same on every platform.
 
-    Injective before the reduction to ``num_rows`` only for n <= 4; collisions are the price of a small table.
+    Without the reduction to ``num_rows`` it is injective for n <= 2, and from n = 3 on as good as a random function:
+    of all 2^24 trigrams, 0.2 % share their 32-bit key. Collisions are the price of a small table anyway.
     """
     key = torch.full(bytes_TN.shape[:-1], bytes_TN.shape[-1], dtype=torch.int64, device=bytes_TN.device)
     for i in range(bytes_TN.shape[-1]):

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """Where this run writes: the logger's folder, or the trainer's root."""
+    """Where this run writes: the logger's folder, or the trainer's root. All processes must ask, for one tells all."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
@@ -39,10 +39,10 @@ class ExportModel(L.Callback):
 
     def _export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ByteLMModule)
+        target = run_folder(trainer) / self.folder
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-            target = run_folder(trainer) / self.folder
             save_checkpoint(target, pl_module.model, get_encoding(pl_module.encoding_name), provenance)
 
 
@@ -56,14 +56,20 @@ class LogSamples(L.Callback):
     """
 
     def __init__(
-        self, prompts: list[str] = ["日本の"], max_new_tokens: int = 120, temperature: float = 1.0  # noqa: B006 (not changed)
+        self,
+        prompts: list[str] = ["日本の"],  # noqa: B006 (not changed)
+        max_new_tokens: int = 120,
+        temperature: float = 1.0,
     ) -> None:
         self.prompts, self.max_new_tokens, self.temperature = list(prompts), max_new_tokens, temperature
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate with the model's default law and seed 0."""
         assert isinstance(pl_module, ByteLMModule)
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
             return
         lm = LanguageModel(pl_module.model, get_encoding(pl_module.encoding_name))
         out = lm.generate(
@@ -72,11 +78,11 @@ class LogSamples(L.Callback):
             do_sample=self.temperature > 0,
             temperature=self.temperature,
         )
-        text = "\n\n".join(f"{prompt}|{continuation}" for prompt, continuation in zip(self.prompts, out.texts, strict=True))
-        folder = run_folder(trainer)
+        text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self.prompts, out.texts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "samples.txt", "a", encoding="utf-8") as file:
             file.write(f"--- step {trainer.global_step}\n{text}\n\n")
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text("samples", text, trainer.global_step)
+            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+            if add_text is not None:
+                add_text("samples", text, trainer.global_step)

@@ -59,6 +59,15 @@ class CorpusData(L.LightningDataModule):
         patch: int = 4,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("patch", patch, 1),
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("windows_per_epoch", windows_per_epoch, 1),
+            ("valid_windows", valid_windows, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"data.{name}: found {value}, expected at least {least}")
         if window < patch or window % patch:
             raise ConfigError(f"data.window: found {window}, expected a multiple of patch = {patch}")
         self.folders = {"train": train, "valid": valid, "test": test}

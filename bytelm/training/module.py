@@ -1,5 +1,6 @@
 """The LightningModule: it connects model, metrics, optimiser and logs, and computes nothing itself."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -37,11 +38,11 @@ class ByteLMModule(L.LightningModule):
         super().__init__()
         if (config is None) == (preset is None):
             raise ConfigError(
-                f"model: found config {'given' if config else 'missing'} and preset {preset!r}, expected exactly one of them"
+                f"model: found config {'given' if config else 'missing'} and preset {preset!r}, expected exactly one"
             )
         self.config = config if config is not None else get_preset(str(preset))
         self.encoding_name = get_encoding(encoding).name
-        self.optimizer_config = optimizer
+        self.optimizer_config, self.seed = optimizer, seed
         self.model = build_model(self.config, seed)
         self.head_bits = HeadBits(self.config.patch)
         self.head_accuracy = HeadAccuracy(self.config.patch)
@@ -111,10 +112,12 @@ class ByteLMModule(L.LightningModule):
         self.log_dict({k: v.float() for k, v in values.items()}, sync_dist=False)
         self.log(f"{prefix}_bpc", values[f"{prefix}/bits_per_char"].float(), prog_bar=True, logger=False)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with a schedule per step."""
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = self.optimizer_config.build(self.model, num_steps)
+        num_steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(num_steps):
+            raise ConfigError("trainer.max_steps: found no end of training, expected max_steps or max_epochs")
+        optimizer, schedule = self.optimizer_config.build(self.model, int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -118,8 +118,9 @@ def test_held_out_shares_nothing_handwritten_with_train(seed, held_out):
     written = set(default_text._written())
     held_out_passages = set().union(*(sentences(text) for text in test if text in written))
     train_passages = set().union(*(sentences(text) for text in train))
-    assert held_out_passages
-    assert not held_out_passages & train_passages
+    assert len(held_out_passages) > 10
+    # Formulas of courtesy such as 「いらっしゃいませ。 belong to everybody.
+    assert not {passage for passage in held_out_passages & train_passages if len(passage) > 12}
 
 
 @pytest.mark.parametrize("held_out", [0.0, 1.0, -0.1, float("nan")])
@@ -128,11 +129,27 @@ def test_share_outside_its_range_is_refused(held_out):
         split_default_texts(0, held_out)
 
 
+def test_short_and_repeated_documents_are_left_out(monkeypatch):
+    write, drawn = default_text._Writer.write, []
+
+    def poor_write(self, steps):
+        drawn.append(write(self, steps))
+        return {0: "短い。", 1: drawn[-1] * 9, 4: drawn[max(0, len(drawn) - 2)]}.get(len(drawn) % 5, drawn[-1])
+
+    monkeypatch.setattr(default_text._Writer, "write", poor_write)
+    documents = default_texts(5)
+    assert len(set(documents)) == len(documents)
+    assert all(MIN_CHARS <= len(text) <= MAX_CHARS for text in documents)
+
+
 def test_prompts_begin_the_way_documents_begin():
-    assert len(set(DEFAULT_PROMPTS)) == 3
-    assert DEFAULT_PROMPTS[0].endswith(":\n1. ")
-    written = set(default_text._written())
-    starts = [text for seed in SEEDS for text in documents_of(seed)]
-    for prompt in DEFAULT_PROMPTS:
-        assert not any(text.startswith(prompt) for text in written)
-        assert any(text.startswith(prompt[:10]) or prompt[-6:] in text for text in starts), prompt
+    shapes = (
+        r"\S+の名物一覧:\n1\. ",
+        r"\S+月\S+日、晴れ。(祖[父母]|[父母兄姉妹弟]|叔[父母]|いとこ)と",
+        r"「すみません、少しお尋ねします。この(電車|バス|船)は",
+    )
+    documents = [text for seed in SEEDS for text in documents_of(seed)]
+    for prompt, shape in zip(DEFAULT_PROMPTS, shapes, strict=True):
+        assert re.fullmatch(shape, prompt)
+        assert any(re.match(shape, text) for text in documents), shape
+        assert not any(text.startswith(prompt) for text in default_text._written())

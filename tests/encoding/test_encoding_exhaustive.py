@@ -1,10 +1,12 @@
 """Every encoding over all 1,112,064 scalar values: total, injective, prefix-free, and equal to a slow coder."""
 
+import itertools
+
 import numpy as np
 import pytest
-from slow_coders import SCALARS
+from slow_coders import SCALARS, slow_coder
 
-from bytelm.encoding import CONTROL_NAMES
+from bytelm.encoding import CONTROL_NAMES, INVALID, get_encoding
 
 ALL = np.array(SCALARS)
 
@@ -119,3 +121,42 @@ def test_every_proper_prefix_of_a_word_is_unfinished(encoding):
     for word in encoding.controls.values():
         for size in range(1, len(word)):
             assert encoding.complete(word[:size]) == 0
+
+
+# The other way: every byte string that has the form of a word
+
+
+def test_every_dense_word_is_a_scalar_by_rank_or_malformed():
+    dense = get_encoding("dense-ja")
+    slow = slow_coder(dense)
+    stoppers, continuers = range(dense.s), range(dense.s, dense.s + dense.c)
+    words = [bytes(word) for k in range(4) for word in itertools.product(*[continuers] * k, stoppers)]
+    values, starts = dense.parse(b"".join(words))
+    assert values.tolist() == slow.scalars + [INVALID] * (len(words) - len(slow.scalars))
+    assert len(words) > len(slow.scalars)
+    assert np.array_equal(np.diff(starts), list(map(len, words[:-1])))
+
+
+@pytest.mark.parametrize("name", ["utf16", "ranked2"])
+def test_every_unit_and_every_pair_of_units_is_what_it_should_be(name):
+    encoding = get_encoding(name)
+    slow = slow_coder(encoding)
+    separator = encoding.encode("a").tobytes()
+    units = b"".join(unit.to_bytes(2, "big") + separator for unit in range(0x10000))
+    values, starts = encoding.parse(units)
+    assert (values.tolist(), starts.tolist()) == slow.parse(units)
+
+    leads, trails = np.meshgrid(slow.leads, slow.trails, indexing="ij")
+    pairs = np.stack([leads, trails], axis=-1).astype(">u2").tobytes()
+    values, starts = encoding.parse(pairs)
+    assert values.tolist() == slow.pairs + [INVALID] * (leads.size - len(slow.pairs))
+    assert np.array_equal(starts, np.arange(0, len(pairs), 4))
+
+
+def test_every_utf32_unit_up_to_well_beyond_unicode():
+    utf32 = get_encoding("utf32")
+    units = np.concatenate([np.arange(0x120000), [0x7FFFFFFF, 0x80000000, 0x80000041, 0xFFFFFFFF]])
+    expected = np.where(units < 0x110000, units, INVALID)
+    expected[0xD800:0xE000] = INVALID
+    expected[0x110000:0x110008] = [-1, -2, -3, -4, -5, -6, -7, -8]
+    assert np.array_equal(utf32.parse(units.astype(">u4").tobytes())[0], expected)

@@ -1,0 +1,70 @@
+"""Arguments that several commands take, and what they stand for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bytelm.encoding import Encoding, get_encoding, list_encodings, read_table, register
+from bytelm.errors import ConfigError, EncodingError
+
+if TYPE_CHECKING:
+    from bytelm.hub import LanguageModel
+
+Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as one line of JSON.")]
+EncodingName = Annotated[
+    str, typer.Option("--encoding", metavar="NAME", help="Name of an encoding, or path of a table (.json).")
+]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PATH...",
+        help="Files (.jsonl, .txt, .parquet, each also .gz, .xz, .zst), and folders of such files.",
+        show_default=False,
+    ),
+]
+Field = Annotated[str, typer.Option("--field", metavar="NAME", help="JSON field or Parquet column of the text.")]
+SplitBlankLines = Annotated[
+    bool, typer.Option("--split-blank-lines", help="Blank lines separate the documents of plain text files.")
+]
+SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Skip and count bad lines, do not stop.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.", show_default=False)]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, …")]
+
+
+def resolve_encoding(name: str) -> Encoding:
+    """The encoding of this name, or the one in the table file of this path, which is then registered.
+
+    Raises:
+        EncodingError: neither an encoding nor a table; or a table with a name that another encoding has.
+    """
+    path = Path(name)
+    if name in list_encodings() or (path.suffix != ".json" and not path.is_file()):
+        return get_encoding(name)
+    encoding = read_table(path)
+    try:
+        register(encoding)
+    except EncodingError as error:
+        raise EncodingError(f"{path}: {error}") from None
+    return get_encoding(encoding.name)
+
+
+def load_model(folder: Path, device: str) -> "LanguageModel":
+    """The model in a checkpoint folder, on a device.
+
+    Raises:
+        ConfigError: there is no such device.
+        CheckpointError: see :func:`bytelm.load`.
+    """
+    import torch
+
+    from bytelm.hub import load
+
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"--device: found {device!r}, which torch cannot use here, expected cpu or a device of this machine"
+        ) from None
+    return load(folder, chosen)

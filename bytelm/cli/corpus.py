@@ -1,0 +1,147 @@
+"""``bytelm corpus build | info``."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bytelm.cli.arguments import EncodingName, Field, Json, SkipBadLines, Sources, SplitBlankLines, resolve_encoding
+from bytelm.cli.console import progress_bar, write_result
+from bytelm.corpus import BuildProgress, Corpus, Manifest, build_corpus
+from bytelm.corpus.readers import find_sources
+
+corpus = typer.Typer(name="corpus", help="Text as shards of bytes for training.")
+
+_ALONE_BYTES = 1 << 24  # less than this is encoded before worker processes have started
+_MOST_WORKERS = 8
+_SHOWN_BAD_LINES = 5
+
+
+@corpus.command()
+def build(
+    paths: Sources,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the corpus.", show_default=False)],
+    encoding: EncodingName = "dense-ja",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", help="Processes that encode; 0 encodes in this one. By default as many as help."
+        ),
+    ] = None,
+    field: Field = "text",
+    split_blank_lines: SplitBlankLines = False,
+    skip_bad_lines: SkipBadLines = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus that DIR holds.")] = False,
+    shard_bytes: Annotated[
+        int, typer.Option("--shard-bytes", metavar="N", help="Size of every shard but the last.")
+    ] = 1 << 28,
+    json: Json = False,
+) -> None:
+    """Encode documents into the shards and the manifest of a corpus.
+
+    JSON fields: command, folder, encoding, encoding_digest, documents, characters, utf8_bytes, bytes,
+    bytes_per_character, shards, sources, bad_lines, seconds.
+    """
+    began = time.perf_counter()
+    table = resolve_encoding(encoding)
+    with _BuildBar() as bar:
+        manifest = build_corpus(
+            paths,
+            table,
+            out,
+            workers=_default_workers(paths) if workers is None else workers,
+            field=field,
+            split_blank_lines=split_blank_lines,
+            skip_bad_lines=skip_bad_lines,
+            overwrite=overwrite,
+            shard_bytes=shard_bytes,
+            progress=bar.update,
+        )
+    seconds = time.perf_counter() - began
+    result = {"command": "corpus build", **_summary(out, manifest), "seconds": seconds}
+    write_result(result, f"{_describe(out, manifest)}\nbuilt in {seconds:.1f} s", json)
+
+
+@corpus.command()
+def info(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corpus.", show_default=False)],
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Read the shards, compare their SHA-256.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Check a corpus and say what it holds.
+
+    JSON fields: command, folder, encoding, encoding_digest, documents, characters, utf8_bytes, bytes,
+    bytes_per_character, shards, sources, bad_lines, verified.
+    """
+    manifest = Corpus.open(folder, verify=verify).manifest
+    state = "every shard agrees with its SHA-256" if verify else "sizes agree, contents were not read"
+    result = {"command": "corpus info", **_summary(folder, manifest), "verified": verify}
+    write_result(result, f"{_describe(folder, manifest)}\n{state}", json)
+
+
+def _default_workers(paths: Sequence[Path]) -> int:
+    """All processors but the one that reads, unless the input is small."""
+    if sum(path.stat().st_size for path in find_sources(paths)) < _ALONE_BYTES:
+        return 0
+    return min(_MOST_WORKERS, (os.cpu_count() or 1) - 1)
+
+
+def _summary(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    plain = manifest.to_dict()
+    fields = ("encoding", "encoding_digest", "documents", "characters", "utf8_bytes", "bytes", "shards", "sources")
+    return {
+        "folder": str(folder),
+        **{name: plain[name] for name in fields},
+        "bytes_per_character": manifest.bytes_per_character if manifest.characters else None,
+        "bad_lines": manifest.num_bad_lines,
+    }
+
+
+def _describe(folder: Path, manifest: Manifest) -> str:
+    lines = [
+        f"{folder}: {manifest.documents} documents, {manifest.characters} characters, "
+        f"{manifest.utf8_bytes} UTF-8 bytes",
+        f"{manifest.encoding} (digest {manifest.encoding_digest[:12]}): {manifest.bytes} bytes in "
+        f"{len(manifest.shards)} shards, {manifest.bytes_per_character:.4f} bytes/char with BOS and EOS",
+    ]
+    if manifest.num_bad_lines:
+        lines.append(f"{manifest.num_bad_lines} bad lines were skipped; the manifest lists them")
+        lines += [f"  {bad.file}:{bad.line}: {bad.reason}" for bad in manifest.bad_lines[:_SHOWN_BAD_LINES]]
+    return "\n".join(lines)
+
+
+class _BuildBar:
+    """A progress bar that follows :class:`~bytelm.corpus.BuildProgress`."""
+
+    def __enter__(self) -> "_BuildBar":
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[counts]}"),
+        )
+        self._display = progress_bar(*columns)
+        self._progress = self._display.__enter__()
+        self._task = self._progress.add_task("encoding", total=None, counts="")
+        return self
+
+    def update(self, state: BuildProgress) -> None:
+        """Show how far the build has come."""
+        skipped = f", {state.bad_lines} bad lines" if state.bad_lines else ""
+        self._progress.update(
+            self._task,
+            total=state.total_source_bytes,
+            completed=state.source_bytes,
+            counts=f"{state.documents} documents, {state.characters} characters{skipped}",
+        )
+
+    def __exit__(self, *error: Any) -> None:
+        self._display.__exit__(*error)

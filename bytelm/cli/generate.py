@@ -1,0 +1,160 @@
+"""``bytelm generate``."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from bytelm.cli.arguments import Device, Json, Model, load_model
+from bytelm.cli.console import write_error, write_line, write_result
+from bytelm.cli.prompts import Prompt, read_prompts
+from bytelm.errors import DecodingError, EncodingError
+
+if TYPE_CHECKING:
+    from bytelm.hub import LanguageModel
+    from bytelm.hub.language_model import Draft, Output
+
+
+def generate(
+    model: Model,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="Texts to continue; by default, the lines of standard input."),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts-file", metavar="FILE", help="A prompt on each line, or a .jsonl file; - for standard input."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", metavar="N", help="The most symbols (bytes of the encoding) per prompt.")
+    ] = 160,
+    law: Annotated[
+        str | None, typer.Option("--law", metavar="NAME", help="product, chain or next. Default: the model's.")
+    ] = None,
+    draft: Annotated[
+        str, typer.Option("--draft", metavar="NAME", help="auto, none or heads: speed, not text.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampling noise.")] = 0,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")] = False,
+    temperature: Annotated[float | None, typer.Option("--temperature", metavar="T", help="With --do-sample.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="With --do-sample.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", metavar="P", help="With --do-sample.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
+    ] = None,
+    allow_controls: Annotated[
+        bool, typer.Option("--allow-controls", help="Control strings such as <|eos|> in prompts become controls.")
+    ] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Continue prompts. The continuations go to standard output, figures to standard error.
+
+    JSON fields: command, model, encoding, prompts, texts, finish, nats, law, draft, seed, symbols, characters,
+    forwards, drafted, accepted, chars_per_forward, chars_per_second, seconds.
+    """
+    if not do_sample and (temperature, top_k, top_p) != (None, None, None):
+        write_error("warning: --temperature, --top-k and --top-p have no effect without --do-sample")
+    given = read_prompts(prompts or [], prompts_file)
+    if stream and len(given) > 1:
+        raise DecodingError(f"--stream: found {len(given)} prompts, expected one")
+    lm = load_model(model, device)
+    controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
+    _check_texts(lm, given, stop or [], controls)
+    try:
+        output = lm.generate(
+            [prompt.text for prompt in given],
+            max_new_tokens=max_new_tokens,
+            law=law,
+            draft=cast("Draft", draft),  # any string: the model refuses those that it does not know
+            seed=seed,
+            do_sample=do_sample,
+            temperature=1.0 if temperature is None else temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop or [],
+            streamer=_write_piece if stream else None,
+            allowed_controls=controls,
+        )
+    except DecodingError as error:
+        raise _with_place(error, given) from None
+    if stream:
+        write_line("")
+    elif not json:
+        _write_texts(given, output)
+    write_error(_describe(output))
+    write_result(_summary(model, lm, given, seed, output), "", json)
+
+
+def _check_texts(
+    lm: "LanguageModel", prompts: Sequence[Prompt], stops: Sequence[str], controls: Literal["all"] | tuple[str, ...]
+) -> None:
+    """Refuse a text that the model's tokenizer refuses, by its place."""
+    for place, text, allowed in [
+        *((prompt.place, prompt.text, controls) for prompt in prompts),
+        *(("--stop", text, ()) for text in stops),
+    ]:
+        try:
+            lm.tokenizer.encode(text, allowed_controls=allowed)
+        except EncodingError as error:
+            raise EncodingError(f"{place}: {error}") from None
+
+
+def _with_place(error: DecodingError, prompts: Sequence[Prompt]) -> DecodingError:
+    """The error, where it begins with the index of a prompt, with the place of that prompt instead."""
+    match = re.match(r"prompt (\d+): ", str(error))
+    if match is None:
+        return error
+    return DecodingError(f"{prompts[int(match[1])].place}: {str(error)[match.end() :]}")
+
+
+def _write_piece(row: int, text: str) -> None:
+    write_line(text, end="")
+
+
+def _write_texts(prompts: Sequence[Prompt], output: "Output") -> None:
+    if len(prompts) == 1:
+        write_line(output.texts[0])
+        return
+    for prompt, text in zip(prompts, output.texts, strict=True):
+        write_line(f"--- {prompt.place}: {prompt.text}\n{text}")
+
+
+def _describe(output: "Output") -> str:
+    stats = output.stats
+    drafts = f", {stats.accepted} of {stats.drafted} drafted symbols accepted" if stats.drafted else ""
+    return (
+        f"law {output.law}, draft {output.draft}: {sum(map(len, output.texts))} characters "
+        f"in {stats.forwards} forwards and {stats.seconds:.2f} s: {output.chars_per_forward:.2f} chars/forward, "
+        f"{output.chars_per_second:.1f} chars/s{drafts}"
+    )
+
+
+def _summary(
+    model: Path, lm: "LanguageModel", prompts: Sequence[Prompt], seed: int, output: "Output"
+) -> dict[str, Any]:
+    return {
+        "command": "generate",
+        "model": str(model),
+        "encoding": lm.encoding.name,
+        "prompts": [prompt.text for prompt in prompts],
+        "texts": output.texts,
+        "finish": output.finish,
+        "nats": [float(nats.sum()) for nats in output.nats],
+        "law": output.law,
+        "draft": output.draft,
+        "seed": seed,
+        "symbols": output.stats.symbols,
+        "characters": sum(map(len, output.texts)),
+        "forwards": output.stats.forwards,
+        "drafted": output.stats.drafted,
+        "accepted": output.stats.accepted,
+        "chars_per_forward": output.chars_per_forward,
+        "chars_per_second": output.chars_per_second,
+        "seconds": output.stats.seconds,
+    }

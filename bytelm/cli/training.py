@@ -1,0 +1,79 @@
+"""The commands that train: ``bytelm fit | validate | test``, which are LightningCLI's, and ``bytelm demo``."""
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bytelm.cli.arguments import Json
+from bytelm.cli.console import write_result
+
+PASS_THROUGH: Mapping[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+    "options_metavar": "[LIGHTNING OPTIONS]",
+}
+"""Settings of a command that leaves all its arguments to another parser."""
+
+
+def fit(context: typer.Context) -> None:
+    """Train a model: --config FILE.yaml and any option of LightningCLI (bytelm fit --help).
+
+    JSON fields: command, run, model, step, epoch, metrics.
+    """
+    _lightning(context, "fit")
+
+
+def validate(context: typer.Context) -> None:
+    """Measure a checkpoint on the validation corpus: --config FILE.yaml --ckpt_path FILE.ckpt.
+
+    JSON fields: command, run, metrics.
+    """
+    _lightning(context, "validate")
+
+
+def test(context: typer.Context) -> None:
+    """Measure a checkpoint on the test corpus: --config FILE.yaml --ckpt_path FILE.ckpt.
+
+    JSON fields: command, run, metrics.
+    """
+    _lightning(context, "test")
+
+
+def _lightning(context: typer.Context, name: str) -> None:
+    from bytelm.cli.lightning import run
+
+    args = [arg for arg in context.args if arg != "--json"]
+    result = run([name, *args])
+    if result is not None:
+        text = "\n".join(f"{field}: {value}" for field, value in _flat(result).items())
+        write_result({"command": name, **result}, text, as_json=len(args) < len(context.args))
+
+
+def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {name: f"{value:.4f}" for name, value in result["metrics"].items()}
+    return {**{field: value for field, value in result.items() if field != "metrics"}, **metrics}
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything that is written.")] = Path(
+        "demo"
+    ),
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", min=1, help="Optimiser steps.")] = None,
+    json: Json = False,
+) -> None:
+    """The whole path on the embedded default text: corpus, fit, score, generate; and pictures of it.
+
+    JSON fields: command, and those of DIR/report.json.
+    """
+    from rich.console import Console
+
+    from bytelm.cli.demo import demo_json, run_demo
+
+    console = Console(stderr=json, file=None if json else sys.stdout)
+    with contextlib.redirect_stdout(sys.stderr):
+        report = run_demo(out, console, **({} if steps is None else {"steps": steps}))
+    write_result({"command": "demo", **demo_json(report)}, "", json)

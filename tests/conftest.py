@@ -1,0 +1,21 @@
+"""Hypothesis profiles (``HYPOTHESIS_PROFILE=dev|ci``; ``ci`` where the variable CI is set), seeds, one thread."""
+
+import os
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same numbers, in whatever order tests run."""
+    torch.manual_seed(0)
+    np.random.seed(0)

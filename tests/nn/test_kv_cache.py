@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bytelm.nn.attention import Attention
+from bytelm.nn.kv_cache import CacheView, KVCache
+from bytelm.nn.rotary import rotary_angles
+
+ROWS, CAPACITY, WIDTH, HEADS, KV_HEADS, HEAD_WIDTH = 3, 9, 12, 4, 2, 6
+HUGE = 1e30
+"""What a slot that must not be seen holds where NaN cannot be hidden by a mask (0 times NaN is NaN)."""
+
+operations = st.lists(
+    st.tuples(
+        st.sets(st.integers(0, ROWS - 1), min_size=1).map(sorted),
+        st.integers(1, 3),
+        st.lists(st.integers(0, 3), min_size=ROWS, max_size=ROWS),
+    ),
+    min_size=1,
+    max_size=8,
+)
+"""Rows that are written, how many positions, and by how much each row is rolled back before."""
+
+
+def poison(cache, lengths, num_slots):
+    """Spoil every slot that is not committed: what a mask must hide with huge numbers, what is never read with NaN."""
+    for tensor in (cache.keys, cache.values):
+        for row, length in enumerate(lengths):
+            tensor[:, row, :, length:] = HUGE
+        tensor[:, :, :, num_slots:] = math.nan
+
+
+def attend(attention, x, positions, view):
+    return attention(x, rotary_angles(positions, HEAD_WIDTH, 100.0), 0, view)
+
+
+def run(attention, cache, steps, extra_slots=0):
+    """Drive a cache and a list of inputs per row side by side; yields cached and full outputs of each written row."""
+    lists = [torch.zeros(0, WIDTH) for _ in range(ROWS)]
+    for rows, width, rollback in steps:
+        begins = [max(0, len(lists[r]) - rollback[r]) for r in rows]
+        width = min(width, CAPACITY - max(begins))
+        if width <= 0:
+            continue
+        x = torch.randn(len(rows), width, WIDTH)
+        positions = torch.tensor(begins)[:, None] + torch.arange(width)
+        num_slots = min(int(positions.max()) + 1 + extra_slots, CAPACITY)
+        for r, begin in zip(rows, begins, strict=True):
+            lists[r] = lists[r][:begin]
+        poison(cache, [len(row) for row in lists], num_slots)
+        view = CacheView(cache, torch.tensor(rows), positions, num_slots)
+        found = attend(attention, x, positions, view)
+        for i, r in enumerate(rows):
+            lists[r] = torch.cat((lists[r], x[i]))
+            full = attend(attention, lists[r][None], torch.arange(len(lists[r])), None)
+            yield found[i], full[0, -width:]
+
+
+@given(operations, st.integers(0, 2))
+def test_any_order_of_writes_and_roll_backs_equals_full_attention(steps, extra_slots):
+    torch.manual_seed(1)
+    attention = Attention(WIDTH, HEADS, KV_HEADS, HEAD_WIDTH)
+    cache = KVCache(1, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
+    with torch.no_grad():
+        for found, full in run(attention, cache, steps, extra_slots):
+            torch.testing.assert_close(found, full, atol=1e-5, rtol=0)
+
+
+def test_a_mask_that_shows_one_slot_too_many_is_caught(monkeypatch):
+    attention = Attention(WIDTH, HEADS, KV_HEADS, HEAD_WIDTH)
+    cache = KVCache(1, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
+    plain = CacheView.__init__
+
+    def generous(self, cache, rows, positions, num_slots):
+        plain(self, cache, rows, positions, num_slots)
+        self.mask_B1TS = (torch.arange(num_slots) <= positions[..., None] + 1)[:, None]
+
+    monkeypatch.setattr(CacheView, "__init__", generous)
+    steps = [([0, 1, 2], 3, [0, 0, 0]), ([0, 1, 2], 1, [1, 2, 3])]
+    with torch.no_grad(), pytest.raises(AssertionError):
+        for found, full in run(attention, cache, steps):
+            torch.testing.assert_close(found, full, atol=1e-5, rtol=0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.sets(st.integers(0, ROWS - 1), min_size=1).map(sorted), st.data()), max_size=6
+    ),
+    st.integers(0, CAPACITY),
+)
+def test_reads_return_what_was_written_last(writes, num_slots):
+    cache = KVCache(2, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
+    model = {}
+    for block, rows, data in writes:
+        slots = data.draw(
+            st.lists(
+                st.lists(st.integers(0, CAPACITY - 1), min_size=2, max_size=2, unique=True),
+                min_size=len(rows),
+                max_size=len(rows),
+            )
+        )
+        k, v = torch.randn(2, len(rows), KV_HEADS, 2, HEAD_WIDTH)
+        cache.write(block, torch.tensor(rows), torch.tensor(slots), k, v)
+        for i, row in enumerate(rows):
+            for j, slot in enumerate(slots[i]):
+                model[block, row, slot] = k[i, :, j], v[i, :, j]
+    for block in range(2):
+        for rows in ([0, 1, 2], [2, 0], [1, 1]):
+            keys, values = cache.read(block, torch.tensor(rows), num_slots)
+            assert keys.shape == values.shape == (len(rows), KV_HEADS, num_slots, HEAD_WIDTH)
+            for i, row in enumerate(rows):
+                for slot in range(num_slots):
+                    key, value = model.get((block, row, slot), (torch.zeros(KV_HEADS, HEAD_WIDTH),) * 2)
+                    assert torch.equal(keys[i, :, slot], key)
+                    assert torch.equal(values[i, :, slot], value)
+
+
+def test_reading_all_rows_copies_nothing():
+    cache = KVCache(1, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
+    keys, _ = cache.read(0, torch.arange(ROWS), 4)
+    assert keys.data_ptr() == cache.keys.data_ptr()
+    assert cache.capacity == CAPACITY

@@ -1,0 +1,115 @@
+"""The byte model once more, from its formulas: numpy float64, loops over heads and positions, complex rotation."""
+
+import cmath
+import math
+
+import numpy as np
+
+
+def weights(model):
+    return {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def rms_norm(x, gain, eps):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * gain
+
+
+def turn(x, position, base):
+    """Rotate pairs (i, i + E/2) of one vector as complex numbers."""
+    half = len(x) // 2
+    out = np.empty_like(x)
+    for i in range(half):
+        z = complex(x[i], x[i + half]) * cmath.exp(1j * position * base ** (-2 * i / len(x)))
+        out[i], out[i + half] = z.real, z.imag
+    return out
+
+
+def attention(x, w, name, config, base, positions=None):
+    """Causal grouped-query attention of one sequence (T, D), query by query."""
+    sizes, num = config, len(x)
+    positions = range(num) if positions is None else positions
+    group = sizes.num_heads // sizes.num_kv_heads
+    q, k, v = (x @ w[f"{name}.{part}.weight"].T for part in ("query", "key", "value"))
+    y = np.zeros((num, sizes.num_heads * sizes.head_width))
+    for head in range(sizes.num_heads):
+        mine = slice(head * sizes.head_width, (head + 1) * sizes.head_width)
+        shared = slice(head // group * sizes.head_width, (head // group + 1) * sizes.head_width)
+        keys = [turn(k[t, shared], positions[t], base) for t in range(num)]
+        for t in range(num):
+            query = turn(q[t, mine], positions[t], base)
+            scores = np.array([query @ keys[u] / math.sqrt(sizes.head_width) for u in range(t + 1)])
+            share = np.exp(scores - scores.max())
+            y[t, mine] = share @ v[: t + 1, shared] / share.sum()
+    return y @ w[f"{name}.output.weight"].T
+
+
+def ngram_row(data, num_rows):
+    """Row of an n-gram, in Python integers."""
+    key = len(data)
+    for byte in data:
+        key = (key * 257 + int(byte) + 1) % 2**32
+        key = key * 0x9E3779B1 % 2**32
+        key ^= key >> 15
+    return key % num_rows
+
+
+def table_sum(table, tables, data):
+    """Sum of the rows of the n-grams that end ``data``."""
+    return sum(
+        table[i * tables.rows + ngram_row(data[len(data) - n :], tables.rows)] for i, n in enumerate(tables.orders)
+    )
+
+
+def states(model, data, w=None):
+    """State after each whole window of ``data``, whose first window begins at its first byte: (T, D)."""
+    config, w = model.config, w or weights(model)
+    windows = np.asarray(data)[: len(data) // config.patch * config.patch].reshape(-1, config.patch)
+    x = []
+    for window in windows:
+        merged = w["merger.projection.weight"] @ np.concatenate([w["merger.embedding.weight"][b] for b in window])
+        if config.merger.tables:
+            merged = merged + table_sum(w["merger.tables.table.weight"], config.merger.tables, window)
+        x.append(merged)
+    x = np.array(x)
+    for i in range(config.num_blocks):
+        name = f"blocks.{i}"
+        inner = rms_norm(x, w[f"{name}.attention_norm.weight"], config.norm.eps)
+        x = x + attention(inner, w, f"{name}.attention", config.attention, config.position.base)
+        inner = rms_norm(x, w[f"{name}.feedforward_norm.weight"], config.norm.eps)
+        up, gate = (inner @ w[f"{name}.feedforward.{part}.weight"].T for part in ("up", "gate"))
+        x = x + (silu(gate) * up) @ w[f"{name}.feedforward.down.weight"].T
+    return rms_norm(x, w["norm.weight"], config.norm.eps)
+
+
+def head_logits(model, h, window, prefix, w=None):
+    """Logits of head len(prefix) + 1 of one state."""
+    config, w, j = model.config, w or weights(model), len(prefix)
+    if config.heads.kind == "independent":
+        return w["heads.unembedding.weight"].reshape(config.patch, 256, -1)[j] @ h
+    s = h
+    if j:
+        name = f"heads.prefix_mlps.{j - 1}"
+        told = np.concatenate([w["heads.embedding.weight"][b] for b in prefix])
+        hidden = silu(w[f"{name}.state.weight"] @ h + w[f"{name}.prefix.weight"] @ told)
+        s = s + w[f"{name}.down.weight"] @ hidden
+    if config.heads.tables:
+        s = s + table_sum(w["heads.tables.table.weight"], config.heads.tables, [*window, *prefix])
+    return w[f"heads.unembeddings.{j}.weight"] @ rms_norm(s, w["heads.norm.weight"], config.norm.eps)
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max()
+    return shifted - math.log(np.exp(shifted).sum())
+
+
+def next_byte(model, law, committed, start):
+    """Log-probabilities of the byte after ``committed`` under a law, from the definitions."""
+    patch = model.config.patch
+    told = 0 if law == "next" else (len(committed) - start) % patch
+    body, prefix = committed[: len(committed) - told], committed[len(committed) - told :]
+    body = body[len(body) % patch :]
+    return log_softmax(head_logits(model, states(model, body)[-1], body[-patch:], prefix))

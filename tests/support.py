@@ -1,0 +1,120 @@
+"""Tiny models, and the plain ways to get from committed bytes to a law's logits, without cache or block."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from bytelm.decoding import warp
+from bytelm.decoding.noise import GumbelNoise, row_seeds
+from bytelm.model import ModelConfig, build_model
+
+BOS = np.array([249, 249, 249, 249], np.uint8)
+"""A BOS patch; its values do not matter to a model that was not trained."""
+
+TEXTS = [
+    "朝の港に白い船が三隻ならび、市場には魚を選ぶ人の声がひびいた。",
+    "山のふもとの小さな駅で、電車は二十分ほど雪が止むのを待っていた。",
+    "祖母の台所には、乾いた昆布と古い時計と、夏の終わりの匂いがあった。",
+    "図書館の窓から見える川は、雨のあとだけ少し速く流れる。",
+]
+"""Sentences to train on for a moment."""
+
+KINDS = [
+    ("independent", False),
+    ("independent", True),
+    ("chained", False),
+    ("chained", True),
+]
+"""Head kinds, without and with n-gram tables (at the merger, and in the heads that can have them)."""
+
+LAWS = [(law, kind, tables) for kind, tables in KINDS for law in ("product" if kind == "independent" else "chain", "next")]
+"""Every law of every kind."""
+
+
+def tiny_config(kind="chained", tables=False, **changes) -> ModelConfig:
+    """Width 32, 2 blocks; ``changes`` replace fields of the model."""
+    ngrams = {"orders": [2, 3, 4], "rows": 61} if tables else None
+    heads = {"kind": kind} if kind == "independent" else {"kind": kind, "byte_width": 8, "inner": 16, "tables": ngrams}
+    config = ModelConfig.from_dict(
+        {
+            "width": 32,
+            "num_blocks": 2,
+            "attention": {"num_heads": 4, "num_kv_heads": 2, "head_width": 8},
+            "feedforward": {"inner": 48},
+            "merger": {"byte_width": 12, "tables": ngrams},
+            "heads": heads,
+            "context": 256,
+        }
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def tiny_model(kind="chained", tables=False, seed=0, scale=8.0, **changes):
+    """A model with random weights, large enough (``scale``) that all parts of it matter and predictions are not flat."""
+    model = build_model(tiny_config(kind, tables, **changes), seed).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(scale)
+            else:
+                parameter.copy_(torch.linspace(0.5, 1.5, len(parameter)))
+    return model
+
+
+def trained_model(kind, tables, data, *, steps=120, lr=1e-2, seed=0):
+    """A tiny model that has read windows of ``data`` (uint8) at random offsets for a moment."""
+    model = build_model(tiny_config(kind, tables), seed).train()
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    text = torch.from_numpy(data.astype(np.int64))
+    for _ in range(steps):
+        begins = torch.randint(len(text) - 52, (8, 1), generator=generator)
+        loss = model.patch_nats(text[begins + torch.arange(52)]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def uncached_logits(model, law, committed, start, prefix=None):
+    """The law's logits of the byte after ``committed`` (BOS included), by a full forward of one row.
+
+    ``start``: where ``product`` and ``chain`` align their patches. ``prefix``: bytes of the patch that the heads are told
+    on top (``next``: the guess of head len(prefix) + 1, as when drafting).
+    """
+    patch = model.config.patch
+    into_patch = 0 if law == "next" else (len(committed) - start) % patch
+    prefix = list(committed[len(committed) - into_patch :]) if prefix is None else list(prefix)
+    body = committed[: len(committed) - into_patch]
+    windows = torch.tensor(np.asarray(body[len(body) % patch :]).reshape(1, -1, patch).astype(np.int64))
+    h = model(windows)[:, -1]
+    return model.heads.step(h, windows[:, -1], torch.tensor([prefix], dtype=torch.int64).view(1, -1))[0]
+
+
+@torch.inference_mode()
+def naive_generate(model, law, prompts, sampling, max_new, seed=0, bos=BOS):
+    """One byte at a time, one row at a time, no cache, no block, no draft: symbols and nats of each row."""
+    symbols, nats = [], []
+    for row, prompt in enumerate(prompts):
+        committed = [*bos.tolist(), *prompt.tolist()]
+        start = len(committed)
+        noise = GumbelNoise(row_seeds(seed, len(prompts))[row : row + 1])
+        row_nats = []
+        for i in range(max_new):
+            logits = uncached_logits(model, law, committed, start)[None]
+            if sampling.greedy:
+                symbol = int(logits.argmax())
+            else:
+                symbol = int((warp(logits, sampling) + noise(np.array([i]), 256)).argmax())
+            row_nats.append(-float(logits[0].double().log_softmax(-1)[symbol]))
+            committed.append(symbol)
+        symbols.append(np.array(committed[start:], np.uint8))
+        nats.append(np.array(row_nats))
+    return symbols, nats
+
+
+def random_bytes(length, seed=0):
+    """Bytes that text of no encoding in particular has."""
+    return np.random.default_rng(seed).integers(0, 256, length, dtype=np.uint8)
