@@ -26,6 +26,15 @@ _WRONG_VALUE = re.compile(
 )
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as jsonargparse reads it: 1e-5 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 class ConfigExplainer:
     """Turns what jsonargparse raises into a :class:`ConfigError` whose message begins with the dotted key.
 
@@ -51,7 +60,7 @@ class ConfigExplainer:
                 _check(config, _node(given, path), ".".join(path))
         except ConfigError as found:
             key = str(found).split(":")[0]
-            if key.split(".")[-1] in message or not key.startswith("model."):
+            if not key.startswith("model.") or re.search(rf"\b{re.escape(key.split('.')[-1])}\b", message):
                 return found
         return ConfigError(self._shorten(message))
 
@@ -77,7 +86,7 @@ class ConfigExplainer:
                     _merge(tree, _read_yaml(Path(value)))
             elif name.startswith("--"):
                 try:
-                    plain = yaml.safe_load(value)
+                    plain = yaml.load(value, _Loader)
                 except yaml.YAMLError:
                     plain = value
                 for part in reversed(name.removeprefix("--").split(".")):
@@ -121,7 +130,7 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

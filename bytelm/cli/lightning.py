@@ -19,7 +19,7 @@ from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
 from bytelm.corpus import ContiguousWindows, Corpus
 from bytelm.encoding import get_encoding
-from bytelm.errors import CheckpointError, ConfigError
+from bytelm.errors import CheckpointError, ConfigError, EncodingError
 from bytelm.training import ByteLMModule, CorpusData
 from bytelm.training.callbacks import ExportModel, run_folder
 from bytelm.training.quiet import quiet_lightning
@@ -83,7 +83,10 @@ class _CLI(LightningCLI):
         given = self.config
         self.config = given.clone()
         settings = self.config[self.subcommand]
-        settings.model.encoding = resolve_encoding(settings.model.encoding).name
+        try:
+            settings.model.encoding = resolve_encoding(settings.model.encoding).name
+        except EncodingError as error:
+            raise ConfigError(f"model.encoding: {str(error).removeprefix('encoding: ')}") from error
         self._given = given
         try:
             super().instantiate_classes()
@@ -145,7 +148,7 @@ def _errors_of_lightning() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"--ckpt_path: {str(error).splitlines()[0]}") from error
     except SystemExit as error:

@@ -6,7 +6,6 @@ from bytelm.corpus.corpus import Corpus as Corpus
 from bytelm.corpus.default_text import DEFAULT_PROMPTS as DEFAULT_PROMPTS
 from bytelm.corpus.default_text import default_texts as default_texts
 from bytelm.corpus.default_text import split_default_texts as split_default_texts
-from bytelm.corpus.default_text import default_texts as default_texts
 from bytelm.corpus.manifest import BadLine as BadLine
 from bytelm.corpus.manifest import Manifest as Manifest
 from bytelm.corpus.manifest import Shard as Shard
