@@ -1,12 +1,14 @@
 """Tiny models, and the plain ways to get from committed bytes to a law's logits, without cache or block."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import torch
 
 from bytelm.decoding import warp
 from bytelm.decoding.noise import GumbelNoise, row_seeds
+from bytelm.encoding import get_encoding
 from bytelm.model import ModelConfig, build_model
 
 BOS = np.array([249, 249, 249, 249], np.uint8)
@@ -28,7 +30,9 @@ KINDS = [
 ]
 """Head kinds, without and with n-gram tables (at the merger, and in the heads that can have them)."""
 
-LAWS = [(law, kind, tables) for kind, tables in KINDS for law in ("product" if kind == "independent" else "chain", "next")]
+LAWS = [
+    (law, kind, tables) for kind, tables in KINDS for law in ("product" if kind == "independent" else "chain", "next")
+]
 """Every law of every kind."""
 
 
@@ -51,7 +55,7 @@ def tiny_config(kind="chained", tables=False, **changes) -> ModelConfig:
 
 
 def tiny_model(kind="chained", tables=False, seed=0, scale=8.0, **changes):
-    """A model with random weights, large enough (``scale``) that all parts of it matter and predictions are not flat."""
+    """A model with random weights, so large (``scale``) that all parts of it matter and predictions are not flat."""
     model = build_model(tiny_config(kind, tables, **changes), seed).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -62,48 +66,61 @@ def tiny_model(kind="chained", tables=False, seed=0, scale=8.0, **changes):
     return model
 
 
-def trained_model(kind, tables, data, *, steps=120, lr=1e-2, seed=0):
-    """A tiny model that has read windows of ``data`` (uint8) at random offsets for a moment."""
-    model = build_model(tiny_config(kind, tables), seed).train()
-    generator = torch.Generator().manual_seed(seed)
+@functools.cache
+def trained_model(kind, steps=80, lr=1e-2):
+    """A tiny model (chained: with tables) that has read ``TEXTS`` in dense-ja for a moment, and its encoding."""
+    encoding = get_encoding("dense-ja")
+    data = encoding.encode("".join(TEXTS) * 4)
+    model = build_model(tiny_config(kind, kind == "chained"), 0).train()
+    generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     text = torch.from_numpy(data.astype(np.int64))
     for _ in range(steps):
-        begins = torch.randint(len(text) - 52, (8, 1), generator=generator)
+        begins = torch.randint(len(text) - 52, (6, 1), generator=generator)
         loss = model.patch_nats(text[begins + torch.arange(52)]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return model.eval()
+    return model.eval(), encoding
 
 
-@torch.inference_mode()
-def uncached_logits(model, law, committed, start, prefix=None):
-    """The law's logits of the byte after ``committed`` (BOS included), by a full forward of one row.
+class Uncached:
+    """The logits of one row by a full forward of all its bytes. States are remembered: they do not depend on a law."""
 
-    ``start``: where ``product`` and ``chain`` align their patches. ``prefix``: bytes of the patch that the heads are told
-    on top (``next``: the guess of head len(prefix) + 1, as when drafting).
-    """
-    patch = model.config.patch
-    into_patch = 0 if law == "next" else (len(committed) - start) % patch
-    prefix = list(committed[len(committed) - into_patch :]) if prefix is None else list(prefix)
-    body = committed[: len(committed) - into_patch]
-    windows = torch.tensor(np.asarray(body[len(body) % patch :]).reshape(1, -1, patch).astype(np.int64))
-    h = model(windows)[:, -1]
-    return model.heads.step(h, windows[:, -1], torch.tensor([prefix], dtype=torch.int64).view(1, -1))[0]
+    def __init__(self, model):
+        self.model, self.states = model, {}
+
+    @torch.inference_mode()
+    def logits(self, law, committed, start, prefix=None):
+        """Logits of the byte after ``committed`` (BOS included).
+
+        ``start``: where ``product`` and ``chain`` align their patches. ``prefix``: bytes of the patch that the heads
+        are told on top (``next``: the guess of head len(prefix) + 1, as when drafting).
+        """
+        patch = self.model.config.patch
+        into_patch = 0 if law == "next" else (len(committed) - start) % patch
+        prefix = list(committed[len(committed) - into_patch :]) if prefix is None else list(prefix)
+        body = bytes(
+            committed[len(committed) % patch if law == "next" else start % patch : len(committed) - into_patch]
+        )
+        if body not in self.states:
+            windows = torch.tensor(list(body)).view(1, -1, patch)
+            self.states[body] = self.model(windows)[:, -1], windows[:, -1]
+        h, window = self.states[body]
+        return self.model.heads.step(h, window, torch.tensor([prefix], dtype=torch.int64).view(1, -1))[0]
 
 
 @torch.inference_mode()
 def naive_generate(model, law, prompts, sampling, max_new, seed=0, bos=BOS):
     """One byte at a time, one row at a time, no cache, no block, no draft: symbols and nats of each row."""
-    symbols, nats = [], []
+    symbols, nats, uncached = [], [], Uncached(model)
     for row, prompt in enumerate(prompts):
         committed = [*bos.tolist(), *prompt.tolist()]
         start = len(committed)
         noise = GumbelNoise(row_seeds(seed, len(prompts))[row : row + 1])
         row_nats = []
         for i in range(max_new):
-            logits = uncached_logits(model, law, committed, start)[None]
+            logits = uncached.logits(law, committed, start)[None]
             if sampling.greedy:
                 symbol = int(logits.argmax())
             else:

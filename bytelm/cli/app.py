@@ -38,7 +38,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 _BAD_INPUT, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         try:
             found = version("bytelm")
@@ -46,6 +46,7 @@ def _show_version(wanted: bool) -> None:
             found = "of unknown version"
         write_line(f"bytelm {found}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -32,6 +32,21 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, …")]
 
 
+def check_text(text: str, place: str) -> None:
+    """Refuse an argument that is not Unicode: Python puts lone surrogates in place of bytes that are not UTF-8.
+
+    Raises:
+        EncodingError: names ``place``, the index, and the byte or surrogate found.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code_point = ord(text[error.start])
+        byte = code_point - 0xDC00
+        found = f"the byte {byte:02x}, not UTF-8" if 0x80 <= byte <= 0xFF else f"the lone surrogate U+{code_point:04X}"
+        raise EncodingError(f"{place}: text index {error.start}: found {found}, expected a character") from None
+
+
 def resolve_encoding(name: str) -> Encoding:
     """The encoding of this name, or the one in the table file of this path, which is then registered.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,22 @@ def write_result(result: Mapping[str, Any], text: str, as_json: bool) -> None:
     """The result of a command: one line of JSON, or text for people."""
     if as_json:
         ascii_only = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
-        write_line(json.dumps(result, ensure_ascii=ascii_only, allow_nan=False))
+        write_line(json.dumps(_finite(result), ensure_ascii=ascii_only, allow_nan=False))
     elif text:
         write_line(text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: they become null."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
 
 
 def write_error(message: str) -> None:

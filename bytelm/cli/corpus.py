@@ -97,7 +97,7 @@ def _summary(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {
         "folder": str(folder),
         **{name: plain[name] for name in fields},
-        "bytes_per_character": manifest.bytes_per_character if manifest.characters else None,
+        "bytes_per_character": manifest.bytes_per_character,
         "bad_lines": manifest.num_bad_lines,
     }
 

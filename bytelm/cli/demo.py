@@ -11,9 +11,10 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
-from rich.table import Table
 
 from bytelm.benchmarks import DecodingSpeed, measure_decoding
+from bytelm.cli.bench import format_speeds
+from bytelm.cli.console import format_table
 from bytelm.corpus import DEFAULT_PROMPTS, build_corpus, split_default_texts
 from bytelm.encoding import get_encoding
 from bytelm.evaluation import CharacterNgram
@@ -67,9 +68,9 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
     bits = _bits_per_char(before, lm, train_texts, held_out)
     speeds = {
         name: measure_decoding(lm, DEFAULT_PROMPTS, max_new_tokens=96, do_sample=sample, repeats=2)
-        for name, sample in (("greedy", False), ("T=1", True))
+        for name, sample in (("greedy", False), ("sampled", True))
     }
-    samples = lm.generate(DEFAULT_PROMPTS, max_new_tokens=160, do_sample=True, temperature=0.7, seed=0)
+    samples = lm.generate(DEFAULT_PROMPTS, max_new_tokens=160, do_sample=True, temperature=0.8, top_p=0.9, seed=0)
     pictures = _draw(out, lm, samples)
     best = min(value for name, value in bits.items() if name.startswith("after"))
     report = DemoReport(
@@ -166,26 +167,20 @@ def _draw(out: Path, lm: LanguageModel, samples: Output) -> list[str]:
 
 
 def _print(console: Console, report: DemoReport, samples: Output, out: Path) -> None:
-    table = Table(title=f"held-out text: {report.held_out_characters} characters", title_justify="left")
-    table.add_column("model")
-    table.add_column("bits per character", justify="right")
-    for name, value in report.bits_per_char.items():
-        table.add_row(name, f"{value:.3f}")
-    speed = Table(title="decoding, one prompt at a time; plain = next without draft", title_justify="left")
-    for column in ("law", "draft", "", "chars per forward", "chars per second", "times plain"):
-        speed.add_column(column, justify="left" if column in ("law", "draft", "") else "right")
-    for name, rows in report.decoding.items():
-        for s in rows:
-            figures = (f"{s.chars_per_forward:.2f}", f"{s.chars_per_second:.0f}", f"{s.ratio:.2f}")
-            speed.add_row(s.law, s.draft, name, *figures)
-    console.print(table, speed, sep="\n")
+    def say(text: str, end: str = "\n") -> None:
+        console.print(text, end=end, markup=False, highlight=False, soft_wrap=True)
+
+    rows = [(name, f"{value:.3f}") for name, value in report.bits_per_char.items()]
+    say(f"\nheld-out text, {report.held_out_characters} characters:")
+    say(format_table(("model", "bits per character"), rows, "lr"))
+    say("\ndecoding, one prompt at a time; plain one-byte decoding is next without a draft:")
+    say(format_speeds(report.decoding))
     verdict = "better" if report.beats_trigram else "NOT better"
-    console.print(f"The trained model is {verdict} than the trigram model on the held-out text.")
+    say(f"\nThe trained model is {verdict} than the trigram model on the held-out text.")
     for prompt, text in zip(DEFAULT_PROMPTS, samples.texts, strict=True):
-        console.print(f"\n[bold]{prompt}[/bold]", end="", highlight=False)
-        console.print(text, markup=False, highlight=False)
-    console.print(f"\npictures: {', '.join(Path(p).name for p in report.pictures)} in {out}")
-    console.print(f"trained in {report.train_seconds:.0f} s, all in {report.total_seconds:.0f} s")
+        say(f"\n[{prompt}] {text}")
+    say(f"\npictures: {', '.join(Path(p).name for p in report.pictures)} in {out}")
+    say(f"trained in {report.train_seconds:.0f} s, all in {report.total_seconds:.0f} s")
 
 
 def demo_json(report: DemoReport) -> dict[str, Any]:

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bytelm.cli.arguments import EncodingName, Field, Json, SkipBadLines, Sources, SplitBlankLines, resolve_encoding
+from bytelm.cli.arguments import (
+    EncodingName,
+    Field,
+    Json,
+    SkipBadLines,
+    Sources,
+    SplitBlankLines,
+    check_text,
+    resolve_encoding,
+)
 from bytelm.cli.console import format_table, progress_bar, write_result
 from bytelm.cli.sources import SourceReader
 from bytelm.corpus.readers import Source
@@ -29,6 +38,7 @@ def list_command(
 
     JSON fields: command, sample, encodings (of each: name, digest, unit, max_word, controls, bytes_per_character).
     """
+    check_text(sample, "--sample")
     if not sample:
         raise EncodingError("--sample: found an empty text, expected at least one character")
     found = [_summary(get_encoding(name), sample) for name in list_encodings()]
@@ -70,6 +80,7 @@ def show(
     JSON fields: command, encoding, digest, text, characters (of each: character, scalar, word, start), patches, bytes,
     bytes_per_character.
     """
+    check_text(text, "TEXT")
     chosen = resolve_encoding(name)
     data = chosen.encode(text)
     starts = chosen.parse(data)[1].tolist()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from bytelm.cli.arguments import Device, Json, Model, load_model
+from bytelm.cli.arguments import Device, Json, Model, check_text, load_model
 from bytelm.cli.console import write_error, write_line, write_result
 from bytelm.cli.prompts import Prompt, read_prompts
 from bytelm.errors import DecodingError, EncodingError
@@ -61,6 +61,8 @@ def generate(
     if not do_sample and (temperature, top_k, top_p) != (None, None, None):
         write_error("warning: --temperature, --top-k and --top-p have no effect without --do-sample")
     given = read_prompts(prompts or [], prompts_file)
+    for text in stop or []:
+        check_text(text, "--stop")
     if stream and len(given) > 1:
         raise DecodingError(f"--stream: found {len(given)} prompts, expected one")
     lm = load_model(model, device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bytelm.cli.arguments import check_text
 from bytelm.corpus import iter_documents
 from bytelm.errors import CorpusError, DecodingError
 
@@ -28,11 +29,15 @@ def read_prompts(arguments: Sequence[str], file: Path | None) -> list[Prompt]:
     Raises:
         DecodingError: both kinds are given, or no prompt is found.
         CorpusError: a file that cannot be read, or a line that is not text.
+        EncodingError: an argument that is not UTF-8.
     """
     if arguments and file is not None:
         raise DecodingError("prompts: found PROMPT and --prompts-file, expected one of them")
     if arguments:
-        return [Prompt(text, f"PROMPT {number}") for number, text in enumerate(arguments, 1)]
+        prompts = [Prompt(text, f"PROMPT {number}") for number, text in enumerate(arguments, 1)]
+        for prompt in prompts:
+            check_text(prompt.text, prompt.place)
+        return prompts
     if file is None and sys.stdin.isatty():
         raise DecodingError("prompts: found none, expected PROMPT, --prompts-file or text on standard input")
     if file is None or str(file) == "-":

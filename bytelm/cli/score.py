@@ -41,7 +41,9 @@ def score(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Likelihood of documents under a model's laws, each document from BOS and every symbol once.
+    """Likelihood of documents under a model's laws.
+
+    Each document is scored from BOS, every symbol once.
 
     JSON fields: command, model, encoding, documents, characters, utf8_bytes, bad_lines, laws (of each: law, nats,
     bits_per_char, bits_per_byte, seconds).

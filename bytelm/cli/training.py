@@ -20,7 +20,9 @@ PASS_THROUGH: Mapping[str, Any] = {
 
 
 def fit(context: typer.Context) -> None:
-    """Train a model: --config FILE.yaml and any option of LightningCLI (bytelm fit --help).
+    """Train a model with LightningCLI.
+
+    --config FILE.yaml, and any option that bytelm fit --help lists.
 
     JSON fields: command, run, model, step, epoch, metrics.
     """
@@ -28,7 +30,9 @@ def fit(context: typer.Context) -> None:
 
 
 def validate(context: typer.Context) -> None:
-    """Measure a checkpoint on the validation corpus: --config FILE.yaml --ckpt_path FILE.ckpt.
+    """Measure a checkpoint on the validation corpus.
+
+    --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm validate --help lists.
 
     JSON fields: command, run, metrics.
     """
@@ -36,7 +40,9 @@ def validate(context: typer.Context) -> None:
 
 
 def test(context: typer.Context) -> None:
-    """Measure a checkpoint on the test corpus: --config FILE.yaml --ckpt_path FILE.ckpt.
+    """Measure a checkpoint on the test corpus.
+
+    --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm test --help lists.
 
     JSON fields: command, run, metrics.
     """
@@ -65,7 +71,9 @@ def demo(
     steps: Annotated[int | None, typer.Option("--steps", metavar="N", min=1, help="Optimiser steps.")] = None,
     json: Json = False,
 ) -> None:
-    """The whole path on the embedded default text: corpus, fit, score, generate; and pictures of it.
+    """Run the whole path on the embedded default text.
+
+    Corpus, fit, score and generate, with a table of results and pictures.
 
     JSON fields: command, and those of DIR/report.json.
     """

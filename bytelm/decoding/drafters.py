@@ -3,18 +3,16 @@
 import dataclasses
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from bytelm.decoding.protocols import Block, Choose
-from bytelm.shapes import Counts
+from bytelm.shapes import Counts, Symbols
 
 
 @dataclasses.dataclass(frozen=True)
 class NoDrafter:
     """Propose nothing: one symbol a forward for laws that verify, a whole patch for those that need no draft."""
 
-    def propose(self, block: Block, emitted: Int[Tensor, "B _"], counts: Counts, choose: Choose) -> Int[Tensor, "B 0"]:
+    def propose(self, block: Block, emitted: Symbols, counts: Counts, choose: Choose) -> Symbols:
         """Draft (B, 0)."""
         return emitted[:, :0]
 
@@ -29,7 +27,7 @@ class HeadsDrafter:
 
     num: int
 
-    def propose(self, block: Block, emitted: Int[Tensor, "B _"], counts: Counts, choose: Choose) -> Int[Tensor, "B _"]:
+    def propose(self, block: Block, emitted: Symbols, counts: Counts, choose: Choose) -> Symbols:
         """Draft (B, N), one after another; rows that have finished get a filler."""
         counts = counts.clamp(min=1)
         drafted = emitted[:, :0]

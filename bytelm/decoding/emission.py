@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bytelm.decoding.noise import GumbelNoise
 from bytelm.decoding.protocols import Block, Choose
 from bytelm.decoding.sampling import Sampling, warp
-from bytelm.shapes import Counts, Logits, Rows
+from bytelm.shapes import Counts, Logits, Rows, Symbols
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class EmissionRule:
         """The rule for rows whose next symbol has index ``positions[b]`` in its row."""
         return functools.partial(self.choose, positions.copy())
 
-    def choose(self, positions: NDArray[np.int64], logits: Logits, ahead: int) -> Int[Tensor, "B 1"]:
+    def choose(self, positions: NDArray[np.int64], logits: Logits, ahead: int) -> Symbols:
         """The symbol of row b at ``positions[b] + ahead``, where the law, or a draft's guess of it, has ``logits``."""
         if self.sampling.greedy:
             return logits.argmax(-1, keepdim=True)
@@ -43,7 +43,7 @@ class EmissionRule:
 class Emission(NamedTuple):
     """What a block let every row emit: the first ``counts[b]`` of ``symbols``; the rest of a row is filler."""
 
-    symbols: Int[Tensor, "B N"]
+    symbols: Symbols
     counts: Counts
     nats: Float[Tensor, "B N"]
     vocab: int

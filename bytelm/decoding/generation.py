@@ -6,12 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bytelm.decoding.emission import Emission
 from bytelm.decoding.stops import Stop
+from bytelm.shapes import Symbols
 
 Finish = Literal["length", "stop"]
 
@@ -89,7 +90,7 @@ class Ledger:
         """The most symbols that a live row may still emit."""
         return self._max_new - int(self.lengths[self.live].min())
 
-    def record(self, emission: Emission, draft: Int[Tensor, "B _"]) -> NDArray[np.int64]:
+    def record(self, emission: Emission, draft: Symbols) -> NDArray[np.int64]:
         """Enter one forward's emission, cut where a stop or the length limit falls; end the rows that finish.
 
         Args:

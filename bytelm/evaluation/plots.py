@@ -124,7 +124,7 @@ def _draw(
         axes.add_patch(Rectangle((left, y), width, 0.74, color=_HEAD_COLOURS[head % len(_HEAD_COLOURS)], linewidth=0))
         shade = "#333333" if forward % 2 else "#bbbbbb"
         axes.add_patch(Rectangle((left, y + 0.76), width, 0.1, color=shade, linewidth=0))
-    shown = "↵" if text == "\n" else text
+    shown = "⏎" if text == "\n" else text
     if ord(shown) not in _glyphs():
         shown = _NO_GLYPH
     axes.text(x + 0.5, y + 0.39, shown, ha="center", va="center", fontproperties=font, parse_math=False)

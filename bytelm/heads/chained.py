@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn.embedding import embedding
 from bytelm.nn.ngram import NgramTables
 from bytelm.shapes import Hidden, Windows
 
@@ -51,7 +52,7 @@ class ChainedHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.embedding = nn.Embedding(vocab_size, byte_width)
+        self.embedding = embedding(vocab_size, byte_width)
         self.prefix_mlps = nn.ModuleList(PrefixMLP(width, j * byte_width, inner) for j in range(1, num_heads))
         self.norm = norm
         self.unembeddings = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(num_heads))

@@ -168,8 +168,6 @@ class LanguageModel:
             ConfigError: a bad sampling option.
         """
         chosen = check_law(self.config, law)
-        if isinstance(prompts, str):
-            raise DecodingError(f"prompts: found a string {prompts[:20]!r}, expected a list of strings")
         sampling = Sampling(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
         self.model.eval()
         target = make_target(self.model, chosen, self.tokenizer.bos_patch(self.config.patch))
@@ -205,8 +203,6 @@ class LanguageModel:
             EncodingError: a text with a lone surrogate or a control string.
         """
         chosen = check_law(self.config, law)
-        if isinstance(texts, str):
-            raise DecodingError(f"texts: found a string {texts[:20]!r}, expected a list of strings")
         if prompts is not None and len(prompts) != len(texts):
             raise DecodingError(f"prompts: found {len(prompts)}, expected one for each of {len(texts)} texts")
         self.model.eval()
@@ -223,6 +219,8 @@ class LanguageModel:
         self, texts: Sequence[str], what: str, allowed_controls: Collection[str] | Literal["all"] = ()
     ) -> list[NDArray[np.uint8]]:
         """Ids of each text; an error names ``what`` the text is and its row."""
+        if isinstance(texts, str):
+            raise DecodingError(f"{what}: found a string {texts[:20]!r}, expected a list of strings")
         rows = []
         for r, text in enumerate(texts):
             try:
@@ -246,9 +244,6 @@ class LanguageModel:
 
     def _stops(self, strings: Sequence[str]) -> list[SequenceStop]:
         """EOS and the stop strings, which may hold controls, each as whole words of the encoding."""
-        if isinstance(strings, str):
-            raise DecodingError(f"stop: found a string {strings!r}, expected a list of strings")
-
         def aligned(generated: NDArray[np.uint8], start: int) -> bool:
             return bool(self.encoding.word_starts(generated)[start])
 

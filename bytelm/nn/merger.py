@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from bytelm.nn.embedding import embedding
 from bytelm.nn.ngram import NgramTables
 from bytelm.shapes import Hidden, Windows
 
@@ -19,7 +20,7 @@ class ConcatMerger(nn.Module):
 
     def __init__(self, vocab_size: int, patch: int, byte_width: int, width: int, tables: NgramTables | None) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, byte_width)
+        self.embedding = embedding(vocab_size, byte_width)
         self.projection = nn.Linear(patch * byte_width, width, bias=False)
         self.tables = tables
 

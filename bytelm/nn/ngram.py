@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn.embedding import embedding
+
 _MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
 _MASK = 0xFFFFFFFF
 
@@ -36,7 +38,7 @@ class NgramTables(nn.Module):
     def __init__(self, orders: Sequence[int], num_rows: int, width: int) -> None:
         super().__init__()
         self.orders, self.num_rows = tuple(orders), num_rows
-        self.table = nn.Embedding(len(self.orders) * num_rows, width)
+        self.table = embedding(len(self.orders) * num_rows, width)
 
     def forward(self, bytes_BTN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B D"]:
         """Sum of the rows of the n-grams that end at the last byte of each string of N bytes."""

@@ -62,6 +62,7 @@ class PatchBlock(VerifyBlock):
 
     def logits(self, emitted):
         assert emitted.shape[1] < self.width
+        self.target.asked += 1
         return self.target.law(torch.cat((self.target.context, emitted), 1))
 
 
@@ -70,7 +71,7 @@ class TableTarget:
 
     def __init__(self, law, *, max_draft=0, draft_law=None, patch=False):
         self.law, self.max_draft, self.draft_law, self.patch = law, max_draft, draft_law, patch
-        self.forwards, self.committed = 0, []
+        self.forwards, self.asked, self.committed = 0, 0, []
 
     def _block(self, draft):
         self.forwards += 1

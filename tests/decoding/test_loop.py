@@ -96,6 +96,26 @@ def test_adversarial_drafts_never_hold_and_cost_no_forward():
     assert stats.forwards == 20
 
 
+def test_drafts_after_one_that_failed_are_not_counted():
+    """A patch whose law needs no draft goes on after a draft that failed; the drafts after it say nothing."""
+    law = TableLaw(7, seed=2)
+    target = TableTarget(law, max_draft=3, draft_law=Fair(law), patch=True)
+    stats = decode(target, PROMPTS, max_new=80, drafter=HeadsDrafter(3)).stats
+    assert stats.judged_at[1:] == stats.accepted_at[:2]
+    assert stats.judged_at[0] == 19 * len(PROMPTS) > stats.judged_at[1] > stats.judged_at[2] > 0
+
+
+@pytest.mark.parametrize("kind", ["heads", "patch"])
+def test_a_row_that_finished_commits_nothing(kind):
+    law = TableLaw(17, seed=4)
+    target = TableTarget(law, max_draft=3 * (kind == "heads"), draft_law=law, patch=kind == "patch")
+    stops = [lambda row, generated: len(generated) == 5 * row + 6]
+    generation = decode(target, PROMPTS, max_new=60, drafter=HeadsDrafter(target.max_draft), stops=stops)
+    committed = torch.stack([counts for _, counts in target.committed]).sum(0).tolist()
+    for row, trace in enumerate(generation.trace):
+        assert committed[row] == (trace.forward < trace.forward[-1]).sum()
+
+
 @pytest.mark.parametrize("draft", [False, True])
 def test_a_row_does_not_depend_on_its_batch(draft):
     law = TableLaw(64, seed=5)
@@ -128,6 +148,7 @@ def test_length_limit_is_exact(max_new, kind):
     check(generation, reference(law, Sampling(), 5, max_new))
     if kind == "patch":
         assert target.forwards == -(-max_new // 4), "no forward after the last symbol"
+        assert target.asked == max_new, "no logits after the last symbol"
 
 
 @pytest.mark.parametrize("num_draft", [0, 1, 3])

@@ -1,7 +1,5 @@
 import pytest
-from support import LAWS, TEXTS, tiny_model, trained_model
-
-from bytelm.encoding import get_encoding
+from support import LAWS, tiny_model, trained_model
 
 
 @pytest.fixture(scope="session", params=LAWS, ids=lambda p: f"{p[0]}-{p[1]}{'-tables' if p[2] else ''}")
@@ -14,5 +12,4 @@ def law_and_model(request):
 @pytest.fixture(scope="session", params=["independent", "chained"])
 def trained(request):
     """Models that know a little, so that their drafts are neither all right nor all wrong; and their encoding."""
-    encoding = get_encoding("dense-ja")
-    return trained_model(request.param, request.param == "chained", encoding.encode("".join(TEXTS) * 4)), encoding
+    return trained_model(request.param)

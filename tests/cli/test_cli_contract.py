@@ -1,0 +1,75 @@
+"""The commands and options that users type: a change here breaks somebody's script, so it must be meant."""
+
+import typer
+
+from bytelm.cli.app import app
+
+SOURCE_OPTIONS = {"--field", "--split-blank-lines", "--skip-bad-lines"}
+COMMANDS = {
+    "bytelm demo": {"--out", "--steps", "--json"},
+    "bytelm encoding list": {"--sample", "--json"},
+    "bytelm encoding show": {"TEXT", "--encoding", "--patch", "--json"},
+    "bytelm encoding fit": {"PATHS", "--name", "--out", "--min-count", "--overwrite", "--json", *SOURCE_OPTIONS},
+    "bytelm corpus build": {
+        *{"PATHS", "--out", "--encoding", "--workers", "--overwrite", "--shard-bytes", "--json"},
+        *SOURCE_OPTIONS,
+    },
+    "bytelm corpus info": {"FOLDER", "--verify", "--no-verify", "--json"},
+    "bytelm fit": set(),
+    "bytelm validate": set(),
+    "bytelm test": set(),
+    "bytelm generate": {
+        *{"MODEL", "PROMPTS", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
+        *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
+    },
+    "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
+}
+
+
+def _walk(command, path="bytelm"):
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from _walk(child, f"{path} {name}")
+    else:
+        names = set()
+        for param in command.params:
+            options = {name for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
+            names |= options or {param.name.upper()}
+        yield path, names
+
+
+def test_commands_and_options_are_the_agreed_ones():
+    assert dict(_walk(typer.main.get_command(app))) == COMMANDS
+
+
+def test_every_command_explains_itself(run):
+    for path in COMMANDS:
+        name = path.removeprefix("bytelm ")
+        if name not in ("fit", "validate", "test"):  # LightningCLI's help: test_cli_fit.py
+            status, out, err = run(*name.split(), "--help")
+            assert (status, err) == (0, "")
+            assert f"Usage: {path}" in out
+            assert "JSON fields" in out
+
+
+def test_help_of_the_program_lists_the_commands(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score"):
+        assert f"  {name} " in out
+
+
+def test_version(run):
+    status, out, err = run("--version")
+    assert (status, err) == (0, "")
+    assert out.startswith("bytelm 0.")
+
+
+def test_usage_errors(run):
+    run().refused("Missing command", "bytelm --help")
+    run("encodin").refused("No such command 'encodin'", "encoding")
+    run("encoding").refused("Missing command")
+    run("encoding", "show").refused("Missing argument 'TEXT'", "bytelm encoding show --help")
+    run("encoding", "list", "--jso").refused("No such option", "--jso")
+    run("encoding", "show", "月", "--patch", "four").refused("--patch", "four")
+    run("encoding", "show", "月", "--patch", "0").refused("--patch", "0")

@@ -1,0 +1,154 @@
+import json
+import os
+
+import pytest
+
+import bytelm
+from bytelm.cli.generate import generate as command
+
+SHORT = ("--max-new-tokens", 12)
+
+
+def test_result_is_that_of_the_library(run, chained_model, check_fields):
+    sampling = ("--do-sample", "--temperature", 0.8, "--top-k", 50, "--top-p", 0.9, "--seed", 3)
+    outcome = run("generate", chained_model, "朝の", "雨", *SHORT, *sampling, "--json")
+    result = outcome.json
+    check_fields(command, result)
+    expected = bytelm.load(chained_model).generate(
+        ["朝の", "雨"], max_new_tokens=12, do_sample=True, temperature=0.8, top_k=50, top_p=0.9, seed=3
+    )
+    assert result["texts"] == expected.texts
+    assert (result["law"], result["draft"], result["seed"]) == ("chain", "none", 3)
+    assert result["symbols"] == expected.stats.symbols
+    assert result["nats"] == pytest.approx([float(n.sum()) for n in expected.nats])
+    assert result["characters"] == sum(map(len, expected.texts))
+    assert outcome.out.count("\n") == 1
+    assert "chars/forward" in outcome.err
+
+
+def test_text_for_people(run, chained_model):
+    lm = bytelm.load(chained_model)
+    one = run("generate", chained_model, "朝の", *SHORT)
+    assert (one.status, one.out) == (0, lm.generate(["朝の"], max_new_tokens=12).texts[0] + "\n")
+    two = run("generate", chained_model, "朝の", "雨", *SHORT)
+    first, second = lm.generate(["朝の", "雨"], max_new_tokens=12).texts
+    assert two.out == f"--- PROMPT 1: 朝の\n{first}\n--- PROMPT 2: 雨\n{second}\n"
+
+
+def test_a_draft_changes_no_text(run, chained_model):
+    options = ("generate", chained_model, "朝", "駅前の", "--law", "next", "--do-sample", *SHORT, "--json")
+    drafted, plain = run(*options, "--draft", "heads").json, run(*options, "--draft", "none").json
+    assert drafted["texts"] == plain["texts"]
+    assert (drafted["draft"], plain["draft"], plain["drafted"]) == ("heads", "none", 0)
+    assert drafted["drafted"] > 0
+
+
+def test_prompts_from_files(run, chained_model, tmp_path):
+    lines = tmp_path / "prompts.txt"
+    lines.write_bytes("朝の\r\n\n雨\n".encode("utf-8-sig"))
+    jsonl = tmp_path / "prompts.jsonl"
+    jsonl.write_text('{"text": "朝の"}\n{"text": "雨"}\n', encoding="utf-8")
+    for given in (("--prompts-file", lines), ("--prompts-file", jsonl)):
+        result = run("generate", chained_model, *given, *SHORT, "--json").json
+        assert result["prompts"] == ["朝の", "雨"]
+    for given in ((), ("--prompts-file", "-")):
+        result = run("generate", chained_model, *given, *SHORT, "--json", stdin="朝の\n雨\n".encode()).json
+        assert result["prompts"] == ["朝の", "雨"]
+
+
+def test_stream_adds_up_to_the_text(run, chained_model):
+    options = ("generate", chained_model, "朝の", "--max-new-tokens", 40, "--do-sample")
+    plain, streamed = run(*options), run(*options, "--stream")
+    assert streamed.out == plain.out
+    with_json = run(*options, "--stream", "--json")
+    text = with_json.json["texts"][0]
+    assert with_json.out.startswith(text + "\n")
+
+
+def test_stop(run, chained_model):
+    options = ("generate", chained_model, "朝の", "--max-new-tokens", 40, "--do-sample", "--json")
+    whole = run(*options).json["texts"][0]
+    stop = next(c for c in whole[4:] if c.isprintable() and c != "\ufffd")
+    result = run(*options, "--stop", stop).json
+    assert result["finish"] == ["stop"]
+    assert result["texts"][0] == whole[: whole.index(stop) + 1]
+
+
+def test_controls_in_prompts(run, chained_model):
+    options = ("generate", chained_model, "月<|eos|>", *SHORT)
+    run(*options).refused("PROMPT 1: text index 1", "<|eos|>")
+    assert run(*options, "--allow-controls").status == 0
+
+
+def test_sampling_options_without_sampling(run, chained_model):
+    outcome = run("generate", chained_model, "月", *SHORT, "--temperature", 0.5)
+    assert outcome.status == 0
+    assert "warning: --temperature" in outcome.err
+
+
+def test_prompts_that_are_refused(run, chained_model, tmp_path):
+    generate = ("generate", chained_model)
+    run(*generate, "月", "月\udce6").refused("PROMPT 2: text index 1", "the byte e6, not UTF-8")
+    run(*generate, os.fsdecode(b"\xff")).refused("PROMPT 1", "the byte ff")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "ok"}\n{"text": "\\ud83d"}\n', encoding="utf-8")
+    run(*generate, "--prompts-file", bad).refused("bad.jsonl:2", "U+D83D")
+    (tmp_path / "bad.txt").write_bytes(b"ok\n\xff\n")
+    run(*generate, "--prompts-file", tmp_path / "bad.txt").refused("bad.txt:2", "bytes ff", "UTF-8")
+    run(*generate, stdin=b"\n\n").refused("standard input", "no prompt")
+    run(*generate, "月", "--prompts-file", bad).refused("PROMPT and --prompts-file")
+    run(*generate, "--prompts-file", tmp_path / "nowhere.txt").refused("nowhere.txt: No such file")
+    run(*generate, "月", "火", "--stream").refused("--stream: found 2 prompts")
+    run(*generate, "月", "--stop", "\udcff").refused("--stop: text index 0")
+    run(*generate, "月", "--stop", "").refused("stop", "empty")
+
+
+def test_prompt_longer_than_the_context(run, chained_model, tmp_path):
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("月\n" + "月" * 60 + "\n", encoding="utf-8")
+    outcome = run("generate", chained_model, "--prompts-file", lines, *SHORT)
+    outcome.refused("prompts.txt:2: ", "context of 64 bytes")
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--law", "product"), ("law 'product'", "chained heads", "chain, next")),
+        (("--law", "nest"), ("law 'nest'",)),
+        (("--draft", "heads"), ("draft 'heads'", "'chain'")),
+        (("--draft", "big"), ("draft: found 'big'",)),
+        (("--max-new-tokens", "0"), ("found 0",)),
+        (("--do-sample", "--temperature", "-1"), ("temperature: found -1.0",)),
+        (("--do-sample", "--top-k", "0"), ("top_k: found 0",)),
+        (("--do-sample", "--top-p", "1.5"), ("top_p: found 1.5",)),
+        (("--seed", "-1"), ("seed: found -1",)),
+        (("--device", "toaster"), ("--device: found 'toaster'",)),
+        (("--device", "meta"), ("--device: found 'meta'",)),
+        (("--max-new-tokens", "many"), ("--max-new-tokens", "many")),
+    ],
+)
+def test_options_that_are_refused(run, chained_model, options, parts):
+    run("generate", chained_model, "月", *SHORT, *options).refused(*parts)
+
+
+def test_chain_on_independent_heads(run, independent_model):
+    for name in ("generate", "score"):
+        path = independent_model / "config.json" if name == "score" else "月"
+        outcome = run(name, independent_model, path, "--law", "chain")
+        assert outcome.status == 2
+    run("generate", independent_model, "月", "--law", "chain").refused("law 'chain'", "independent heads", "product")
+
+
+def test_checkpoints_that_are_refused(run, chained_model, tmp_path):
+    run("generate", tmp_path / "nowhere", "月").refused("nowhere", "config.json")
+    run("generate", tmp_path, "月").refused("config.json", "no such file")
+    config = json.loads((chained_model / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 99}), encoding="utf-8")
+    run("generate", tmp_path, "月").refused("config.json", "99", "expected 1")
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name in ("encoding.json", "model.safetensors"):
+        run("generate", tmp_path, "月").refused(name)
+        (tmp_path / name).write_bytes((chained_model / name).read_bytes())
+    assert run("generate", tmp_path, "月", *SHORT).status == 0
+    (tmp_path / "model.safetensors").write_bytes((chained_model / "model.safetensors").read_bytes()[:-1])
+    run("generate", tmp_path, "月").refused("model.safetensors")

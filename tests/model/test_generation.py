@@ -1,0 +1,101 @@
+"""Decoding a model is exact: drafts, batches and caches do not show in what comes out."""
+
+import itertools
+
+import numpy as np
+import pytest
+from support import BOS, TEXTS, naive_generate, random_bytes, tiny_model
+
+from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
+from bytelm.model.laws import score_bytes
+from bytelm.model.targets import make_target
+
+NEW = 14
+SAMPLINGS = {
+    "greedy": Sampling(),
+    "T=1": Sampling(do_sample=True),
+    "T=0.8, top-k, top-p": Sampling(do_sample=True, temperature=0.8, top_k=40, top_p=0.9),
+}
+PROMPTS = [random_bytes(n, n) for n in (5, 0, 3, 18, 2)]
+
+
+@pytest.fixture(params=SAMPLINGS.values(), ids=SAMPLINGS.keys())
+def sampling(request):
+    return request.param
+
+
+def generate(model, law, prompts, sampling, drafter=None, bos=BOS, seed=3):
+    drafter = drafter or NoDrafter()
+    return decode(make_target(model, law, bos), prompts, max_new=NEW, sampling=sampling, drafter=drafter, seed=seed)
+
+
+def assert_same(symbols, expected):
+    assert [s.tolist() for s in symbols] == [e.tolist() for e in expected]
+
+
+def test_generation_equals_a_naive_uncached_loop(law_and_model, sampling):
+    """Batches of 1 and 5, with and without drafts."""
+    law, model = law_and_model
+    expected, nats = naive_generate(model, law, PROMPTS, sampling, NEW, seed=3)
+    drafters = [NoDrafter(), HeadsDrafter(3)] if law == "next" else [NoDrafter()]
+    for batch, drafter in itertools.product((1, 5), drafters):
+        run = generate(model, law, PROMPTS[:batch], sampling, drafter)
+        assert_same(run.symbols, expected[:batch])
+        for found, wanted in zip(run.nats, nats, strict=False):
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
+        if law != "next":
+            assert run.stats.forwards == -(-NEW // 4)
+
+
+def test_drafts_of_a_trained_model_change_the_speed_alone(trained, sampling):
+    model, encoding = trained
+    bos = np.frombuffer(encoding.controls["<|bos|>"] * 4, np.uint8)
+    prompts = [encoding.encode(TEXTS[i % 4][:n]) for i, n in enumerate((6, 0, 3, 9, 4))]
+    expected, _ = naive_generate(model, "next", prompts, sampling, NEW, seed=3, bos=bos)
+    plain = generate(model, "next", prompts, sampling, NoDrafter(), bos)
+    drafted = generate(model, "next", prompts, sampling, HeadsDrafter(3), bos)
+    assert_same(plain.symbols, expected)
+    assert_same(drafted.symbols, expected)
+    assert plain.stats.forwards == NEW
+    assert 0 < drafted.stats.accepted < drafted.stats.drafted
+    assert sum(drafted.stats.row_forwards) < sum(plain.stats.row_forwards)
+    for row, prompt in enumerate(prompts):
+        if not sampling.greedy:
+            continue
+        alone = generate(model, "next", [prompt], sampling, HeadsDrafter(2), bos)
+        assert_same(alone.symbols, [expected[row]])
+
+
+def test_a_batch_equals_its_rows_alone_with_their_seeds(law_and_model):
+    law, model = law_and_model
+    sampling, seeds = SAMPLINGS["T=1"], [11, 12, 13, 14, 15]
+    drafter = HeadsDrafter(3) if law == "next" else NoDrafter()
+    together = generate(model, law, PROMPTS, sampling, drafter, seed=seeds)
+    for row, prompt in enumerate(PROMPTS):
+        alone = generate(model, law, [prompt], sampling, drafter, seed=[seeds[row]])
+        assert_same(alone.symbols, [together.symbols[row]])
+
+
+def test_nats_of_generation_are_those_of_scoring(law_and_model, sampling):
+    """The chain rule: every symbol at the price at which it was emitted, for prompts of every length modulo 4."""
+    law, model = law_and_model
+    run = generate(model, law, PROMPTS, sampling, HeadsDrafter(3) if law == "next" else NoDrafter())
+    heads = [np.concatenate((BOS, prompt)) for prompt in PROMPTS]
+    assert {len(head) % 4 for head in heads} == {0, 1, 2, 3}
+    rows = [np.concatenate((head, symbols)) for head, symbols in zip(heads, run.symbols, strict=True)]
+    scored = score_bytes(model, law, rows, [len(head) for head in heads])
+    for found, wanted in zip(run.nats, scored, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        assert found.sum() == pytest.approx(wanted.sum(), rel=1e-5)
+
+
+def test_a_shifted_window_is_caught(monkeypatch):
+    """Negative control: the naive loop notices a target that reads the window one byte early."""
+    from bytelm.model.targets import NextTarget
+
+    plain = NextTarget._place
+    monkeypatch.setattr(NextTarget, "_place", lambda self, ends: plain(self, ends + (ends > 12)))
+    model, sampling = tiny_model(), SAMPLINGS["T=1"]
+    expected, _ = naive_generate(model, "next", PROMPTS[:1], sampling, NEW, seed=3)
+    with pytest.raises(AssertionError):
+        assert_same(generate(model, "next", PROMPTS[:1], sampling, HeadsDrafter(3)).symbols, expected)

@@ -1,0 +1,59 @@
+"""The project's own promises: sizes, the README's map, and configs that load."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bytelm.encoding import get_encoding
+from bytelm.model.config import ModelConfig
+from bytelm.training import OptimizerConfig
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
+CONFIGS = sorted((ROOT / "experiments" / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno + 1 <= 60, node.name
+
+
+def test_text_is_never_dropped_silently():
+    ignoring = re.compile(r"errors\s*=\s*['\"]ignore['\"]")
+    assert ignoring.search('x.decode(errors="ignore")')
+    assert [p for p in SOURCES if ignoring.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_the_readme_maps_what_is_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.split("## Where things are")[1].split("```")[1]
+    named = [line.split()[0] for line in block.strip().splitlines()]
+    assert len(named) >= 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_training_config_describes_a_model(path):
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = ModelConfig.from_dict(settings["model"]["config"], "model.config")
+    OptimizerConfig.from_dict(settings["model"]["optimizer"], "model.optimizer")
+    get_encoding(settings["model"]["encoding"])
+    assert settings["data"]["window"] <= config.context
+
+
+def test_the_twins_have_the_same_body_and_the_same_budget():
+    twins = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in CONFIGS if p.name.startswith("ja_small")]
+    assert len(twins) == 3
+    bodies = {ModelConfig.from_dict(t["model"]["config"]).num_body_parameters() for t in twins}
+    budgets = {(t["trainer"]["max_steps"], t["data"]["window"], t["data"]["batch_size"]) for t in twins}
+    optimizers = {tuple(t["model"]["optimizer"].items()) for t in twins}
+    assert len(bodies) == len(budgets) == len(optimizers) == 1
+    assert 4e6 < bodies.pop() < 6e6
