@@ -1,5 +1,6 @@
 """The commands under one name, and what becomes of their errors."""
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -69,8 +70,9 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the arguments after the program's name; those of the process by default.
     """
+    args = list(sys.argv[1:] if args is None else args)
     try:
-        status = _run(sys.argv[1:] if args is None else args)
+        status = _run(args)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -83,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> int:
         write_error(f"error: {error}")
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "bytelm"
-        write_error(f"error: {error.format_message()} (see {command} --help)")
+        write_error(f"error: {error.format_message()}{_found(error, args)} (see {command} --help)")
     except OSError as error:
         _discard_output()
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
@@ -101,6 +103,13 @@ def _run(args: Sequence[str]) -> int:
     except SystemExit as done:  # of LightningCLI, after --help and --print_config
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0
+
+
+def _found(usage_error: Any, args: Sequence[str]) -> str:
+    """The value of the option that a usage error is about: not every version of typer names it."""
+    options = getattr(getattr(usage_error, "param", None), "opts", [])
+    values = [value for name, value in itertools.pairwise(args) if name in options]
+    return f", found {values[-1]!r}" if values and values[-1] not in usage_error.format_message() else ""
 
 
 def _discard_output() -> None:

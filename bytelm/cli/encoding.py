@@ -84,7 +84,7 @@ def show(
     chosen = resolve_encoding(name)
     data = chosen.encode(text)
     starts = chosen.parse(data)[1].tolist()
-    ends = [*starts[1:], len(data)]
+    ends = [*starts, len(data)][1:]
     words = [data[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
     characters = [
         {"character": character, "scalar": ord(character), "word": word.hex(), "start": start}

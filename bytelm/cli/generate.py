@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,9 @@ from bytelm.errors import DecodingError, EncodingError
 
 if TYPE_CHECKING:
     from bytelm.hub import LanguageModel
-    from bytelm.hub.language_model import Draft, Output
+    from bytelm.hub.language_model import Output
+
+_DRAFTS: tuple[Literal["auto", "none", "heads"], ...] = ("auto", "none", "heads")
 
 
 def generate(
@@ -60,6 +62,9 @@ def generate(
     """
     if not do_sample and (temperature, top_k, top_p) != (None, None, None):
         write_error("warning: --temperature, --top-k and --top-p have no effect without --do-sample")
+    chosen_draft = next((known for known in _DRAFTS if known == draft), None)
+    if chosen_draft is None:
+        raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}")
     given = read_prompts(prompts or [], prompts_file)
     for text in stop or []:
         check_text(text, "--stop")
@@ -73,7 +78,7 @@ def generate(
             [prompt.text for prompt in given],
             max_new_tokens=max_new_tokens,
             law=law,
-            draft=cast("Draft", draft),  # any string: the model refuses those that it does not know
+            draft=chosen_draft,
             seed=seed,
             do_sample=do_sample,
             temperature=1.0 if temperature is None else temperature,

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,50 +13,52 @@ from bytelm.cli.console import write_result
 
 PASS_THROUGH: Mapping[str, Any] = {
     "add_help_option": False,
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
-    "options_metavar": "[LIGHTNING OPTIONS]",
+    "context_settings": {"ignore_unknown_options": True, "allow_interspersed_args": False},
+    "options_metavar": "",
 }
 """Settings of a command that leaves all its arguments to another parser."""
 
+_Rest = Annotated[list[str] | None, typer.Argument(metavar="[LIGHTNING OPTIONS]", show_default=False)]
 
-def fit(context: typer.Context) -> None:
+
+def fit(args: _Rest = None) -> None:
     """Train a model with LightningCLI.
 
     --config FILE.yaml, and any option that bytelm fit --help lists.
 
     JSON fields: command, run, model, step, epoch, metrics.
     """
-    _lightning(context, "fit")
+    _lightning("fit", args or [])
 
 
-def validate(context: typer.Context) -> None:
+def validate(args: _Rest = None) -> None:
     """Measure a checkpoint on the validation corpus.
 
     --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm validate --help lists.
 
     JSON fields: command, run, metrics.
     """
-    _lightning(context, "validate")
+    _lightning("validate", args or [])
 
 
-def test(context: typer.Context) -> None:
+def test(args: _Rest = None) -> None:
     """Measure a checkpoint on the test corpus.
 
     --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm test --help lists.
 
     JSON fields: command, run, metrics.
     """
-    _lightning(context, "test")
+    _lightning("test", args or [])
 
 
-def _lightning(context: typer.Context, name: str) -> None:
+def _lightning(name: str, given: Sequence[str]) -> None:
     from bytelm.cli.lightning import run
 
-    args = [arg for arg in context.args if arg != "--json"]
+    args = [arg for arg in given if arg != "--json"]
     result = run([name, *args])
     if result is not None:
         text = "\n".join(f"{field}: {value}" for field, value in _flat(result).items())
-        write_result({"command": name, **result}, text, as_json=len(args) < len(context.args))
+        write_result({"command": name, **result}, text, as_json=len(args) < len(given))
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, Any]:

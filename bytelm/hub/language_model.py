@@ -244,6 +244,7 @@ class LanguageModel:
 
     def _stops(self, strings: Sequence[str]) -> list[SequenceStop]:
         """EOS and the stop strings, which may hold controls, each as whole words of the encoding."""
+
         def aligned(generated: NDArray[np.uint8], start: int) -> bool:
             return bool(self.encoding.word_starts(generated)[start])
 

@@ -15,9 +15,9 @@ COMMANDS = {
         *SOURCE_OPTIONS,
     },
     "bytelm corpus info": {"FOLDER", "--verify", "--no-verify", "--json"},
-    "bytelm fit": set(),
-    "bytelm validate": set(),
-    "bytelm test": set(),
+    "bytelm fit": {"ARGS"},  # all of them LightningCLI's
+    "bytelm validate": {"ARGS"},
+    "bytelm test": {"ARGS"},
     "bytelm generate": {
         *{"MODEL", "PROMPTS", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
@@ -71,5 +71,5 @@ def test_usage_errors(run):
     run("encoding").refused("Missing command")
     run("encoding", "show").refused("Missing argument 'TEXT'", "bytelm encoding show --help")
     run("encoding", "list", "--jso").refused("No such option", "--jso")
-    run("encoding", "show", "月", "--patch", "four").refused("--patch", "four")
-    run("encoding", "show", "月", "--patch", "0").refused("--patch", "0")
+    run("encoding", "show", "月", "--patch", "four").refused("--patch", "found 'four'")
+    run("encoding", "show", "月", "--patch", "0").refused("--patch", "found '0'")

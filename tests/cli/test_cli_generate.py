@@ -116,7 +116,7 @@ def test_prompt_longer_than_the_context(run, chained_model, tmp_path):
         (("--law", "product"), ("law 'product'", "chained heads", "chain, next")),
         (("--law", "nest"), ("law 'nest'",)),
         (("--draft", "heads"), ("draft 'heads'", "'chain'")),
-        (("--draft", "big"), ("draft: found 'big'",)),
+        (("--draft", "big"), ("--draft: found 'big'", "auto, none, heads")),
         (("--max-new-tokens", "0"), ("found 0",)),
         (("--do-sample", "--temperature", "-1"), ("temperature: found -1.0",)),
         (("--do-sample", "--top-k", "0"), ("top_k: found 0",)),

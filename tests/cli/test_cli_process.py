@@ -53,10 +53,10 @@ def test_interrupt():
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_reader_that_went_away():
-    process = _start("encoding", "list")
-    process.stdout.close()
-    err = process.stderr.read()
-    assert (process.wait(), err) == (141, b"")
+    with _start("encoding", "list") as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (141, b"")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")

@@ -29,7 +29,7 @@ def test_chunks_change_nothing(run, chained_model, documents, monkeypatch):
         "score",
         lambda lm, batch, **options: sizes.append(len(batch)) or really(lm, batch, **options),
     )
-    monkeypatch.setattr(module, "_CHUNK_texts", 2)
+    monkeypatch.setattr(module, "_CHUNK_DOCUMENTS", 2)
     cut = run("score", chained_model, documents, "--json").json
     assert sizes == [2, 2, 1]
     assert cut["laws"][0]["nats"] == pytest.approx(whole["laws"][0]["nats"], rel=1e-6)

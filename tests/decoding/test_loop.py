@@ -125,10 +125,8 @@ def test_a_row_does_not_depend_on_its_batch(draft):
         target = TableTarget(law, max_draft=3, draft_law=Fair(law))
         drafter = HeadsDrafter(3) if draft else NoDrafter()
         prompts = [PROMPTS[r] for r in rows]
-        return [
-            s.tolist()
-            for s in decode(target, prompts, sampling=sampling, max_new=30, seed=seeds, drafter=drafter).symbols
-        ]
+        found = decode(target, prompts, sampling=sampling, max_new=30, seed=seeds, drafter=drafter)
+        return [(s.tolist(), count) for s, count in zip(found.symbols, found.stats.row_forwards, strict=True)]
 
     together = run([0, 1, 2, 3, 4], [11, 12, 13, 2**40, 2**64 - 1])
     assert run([0], [11]) == together[:1]
