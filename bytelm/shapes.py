@@ -2,9 +2,9 @@
 
 Every annotation and every name suffix in the project (``q_BHTE``) uses these letters and no others:
 
-``B`` batch · ``L`` byte positions · ``P`` bytes per patch · ``T`` = L/P patch positions · ``S`` cached key positions ·
-``D`` width · ``H`` query heads · ``G`` key/value heads · ``E`` head width · ``F`` feed-forward width · ``V`` vocabulary ·
-``K`` predicted offsets (LM heads) · ``N`` drafted symbols.
+``B`` batch · ``L`` byte positions · ``P`` bytes per patch · ``T`` = L/P patch positions · ``S`` cached key positions
+· ``D`` width · ``H`` query heads · ``G`` key/value heads · ``E`` head width · ``F`` feed-forward width
+· ``V`` vocabulary · ``K`` predicted offsets (LM heads) · ``N`` drafted symbols.
 
 Torch-free layers (``encoding``, ``tokenizer``) write numpy shapes in prose with the same letters.
 """

@@ -61,7 +61,7 @@ def decode(
     rule = EmissionRule(sampling, GumbelNoise(row_seeds(seed, len(prompts))))
     ledger = Ledger(len(prompts), max_new, stops)
     block = target.start(prompts, max_new)
-    draft = torch.empty(len(prompts), 0, dtype=torch.int64)
+    draft = torch.empty(len(prompts), 0, dtype=torch.int64, device=target.device)
     while True:
         live = torch.from_numpy(ledger.live).to(draft.device)
         emission = emit(block, rule.at(ledger.lengths), live, ledger.limit)

@@ -4,21 +4,22 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bytelm.shapes import Counts, Logits, Rows, Symbols
 
 Choose = Callable[[Logits, int], Symbols]
-"""``choose(logits, ahead)``: the symbol (B, 1) that the rule would emit from ``logits`` at the position ``ahead`` symbols
-after the next one of each row, with the same noise that emission at that position uses."""
+"""``choose(logits, ahead)``: the symbol (B, 1) that the rule would emit from ``logits`` at the position ``ahead``
+symbols after the next one of each row, with the same noise that emission at that position uses."""
 
 
 @runtime_checkable
 class Block(Protocol):
     """What one forward of the target made known about the next symbols of every row.
 
-    ``chain`` and ``product`` know the law of a whole patch; ``next`` knows it for one symbol, and for each further one as
-    long as the draft that the forward was run on is what was emitted.
+    ``chain`` and ``product`` know the law of a whole patch; ``next`` knows it for one symbol, and for each further one
+    as long as the draft that the forward was run on is what was emitted.
     """
 
     width: int
@@ -45,6 +46,9 @@ class Target(Protocol):
 
     max_draft: int
     """How many drafted symbols one forward can verify; 0 for laws that need none."""
+
+    device: torch.device
+    """Where its tensors are, and where those that it is given must be."""
 
     def start(self, prompts: Sequence[NDArray[np.uint8]], num_new: int) -> Block:
         """Read the prompts (any lengths; a BOS patch is put before each) and know the law of what follows.

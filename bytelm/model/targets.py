@@ -94,7 +94,7 @@ class PatchTarget:
     max_draft = 0
 
     def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8]) -> None:
-        self.model, self.bos_patch = model, bos_patch
+        self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.cache: KVCache
         self.positions_B: Int[Tensor, " B"]
         self.num_slots = 0
@@ -137,7 +137,7 @@ class NextTarget:
     """
 
     def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8]) -> None:
-        self.model, self.bos_patch = model, bos_patch
+        self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.max_draft = model.config.patch - 1
         self.cache: KVCache
         self.bytes_BL: Int[Tensor, "B L"]

@@ -69,6 +69,8 @@ class PatchBlock(VerifyBlock):
 class TableTarget:
     """Implements Target structurally. Checks that what the loop hands over is what the protocol promises."""
 
+    device = torch.device("cpu")
+
     def __init__(self, law, *, max_draft=0, draft_law=None, patch=False):
         self.law, self.max_draft, self.draft_law, self.patch = law, max_draft, draft_law, patch
         self.forwards, self.asked, self.committed = 0, 0, []
