@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bytelm.cli.bench import bench
 from bytelm.cli.console import write_error, write_line
 from bytelm.cli.corpus import corpus
 from bytelm.cli.encoding import encoding
@@ -32,6 +33,7 @@ app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)
 app.command()(generate)
 app.command()(score)
+app.command()(bench)
 
 # Some versions of typer bring a click of their own: this is the UsageError of the one in use.
 _UsageError: Any = typer.BadParameter.__bases__[0]

@@ -35,9 +35,10 @@ _SPLITS = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}
 
 
 class _CLI(LightningCLI):
-    """LightningCLI with the three commands that make sense here, one-line errors, and encodings by path."""
+    """LightningCLI for one command, with one-line errors, and encodings by path."""
 
     def __init__(self, args: Sequence[str], output: contextlib.ExitStack) -> None:
+        self.name = args[0]
         self.explainer = ConfigExplainer(args)
         self.output = output
         super().__init__(
@@ -50,14 +51,13 @@ class _CLI(LightningCLI):
             parser_kwargs={
                 "prog": "bytelm",
                 "exit_on_error": False,
-                **{name: {"description": text, "exit_on_error": False} for name, text in _COMMANDS.items()},
+                self.name: {"description": _COMMANDS[self.name], "exit_on_error": False},
             },
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Subcommands, and the arguments that the command line fills in itself."""
-        return {name: LightningCLI.subcommands()[name] for name in _COMMANDS}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # a parser takes most of a second to build
+        """The subcommand that runs, and the arguments that the command line fills in itself."""
+        return {self.name: LightningCLI.subcommands()[self.name]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Keep a parser to know the names of all options."""

@@ -41,7 +41,7 @@ def validate(args: _Rest = None) -> None:
     _lightning("validate", args or [])
 
 
-def test(args: _Rest = None) -> None:
+def test(args: _Rest = None) -> None:  # noqa: PT028 (a command)
     """Measure a checkpoint on the test corpus.
 
     --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm test --help lists.

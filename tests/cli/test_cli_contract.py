@@ -23,6 +23,7 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
     },
     "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
+    "bytelm bench": {"MODEL", "--prompts-file", "--max-new-tokens", "--repeats", "--seed", "--device", "--json"},
 }
 
 
@@ -55,7 +56,7 @@ def test_every_command_explains_itself(run):
 def test_help_of_the_program_lists_the_commands(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score"):
+    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "bench"):
         assert f"  {name} " in out
 
 

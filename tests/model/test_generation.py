@@ -10,7 +10,7 @@ from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
 from bytelm.model.laws import score_bytes
 from bytelm.model.targets import make_target
 
-NEW = 14
+NEW = 11
 SAMPLINGS = {
     "greedy": Sampling(),
     "T=1": Sampling(do_sample=True),
