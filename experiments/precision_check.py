@@ -1,6 +1,6 @@
 """Which precision pays on this processor: matrix products of a small model's size in fp32 and bf16.
 
-    python experiments/precision_check.py
+python experiments/precision_check.py
 """
 
 import time
