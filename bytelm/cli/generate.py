@@ -19,39 +19,52 @@ if TYPE_CHECKING:
 _DRAFTS: tuple[Literal["auto", "none", "heads"], ...] = ("auto", "none", "heads")
 
 
+_Prompts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PROMPT]...", help="Texts to continue; by default, the lines of standard input."),
+]
+_PromptsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts-file", metavar="FILE", help="A prompt on each line, or a .jsonl file; - for standard input."
+    ),
+]
+_MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", metavar="N", help="The most symbols (bytes of the encoding) per prompt.")
+]
+_Law = Annotated[
+    str | None, typer.Option("--law", metavar="NAME", help="product, chain or next. Default: the model's.")
+]
+_Draft = Annotated[str, typer.Option("--draft", metavar="NAME", help="auto, none or heads: speed, not text.")]
+_Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampling noise.")]
+_DoSample = Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")]
+_Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="With --do-sample.")]
+_TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="With --do-sample.")]
+_TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="With --do-sample.")]
+_Stop = Annotated[
+    list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
+]
+_AllowControls = Annotated[
+    bool, typer.Option("--allow-controls", help="Control strings such as <|eos|> in prompts become controls.")
+]
+_Stream = Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")]
+
+
 def generate(
     model: Model,
-    prompts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PROMPT]...", help="Texts to continue; by default, the lines of standard input."),
-    ] = None,
-    prompts_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--prompts-file", metavar="FILE", help="A prompt on each line, or a .jsonl file; - for standard input."
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", metavar="N", help="The most symbols (bytes of the encoding) per prompt.")
-    ] = 160,
-    law: Annotated[
-        str | None, typer.Option("--law", metavar="NAME", help="product, chain or next. Default: the model's.")
-    ] = None,
-    draft: Annotated[
-        str, typer.Option("--draft", metavar="NAME", help="auto, none or heads: speed, not text.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampling noise.")] = 0,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")] = False,
-    temperature: Annotated[float | None, typer.Option("--temperature", metavar="T", help="With --do-sample.")] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="With --do-sample.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", metavar="P", help="With --do-sample.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
-    ] = None,
-    allow_controls: Annotated[
-        bool, typer.Option("--allow-controls", help="Control strings such as <|eos|> in prompts become controls.")
-    ] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,
+    prompts: _Prompts = None,
+    prompts_file: _PromptsFile = None,
+    max_new_tokens: _MaxNewTokens = 160,
+    law: _Law = None,
+    draft: _Draft = "auto",
+    seed: _Seed = 0,
+    do_sample: _DoSample = False,
+    temperature: _Temperature = None,
+    top_k: _TopK = None,
+    top_p: _TopP = None,
+    stop: _Stop = None,
+    allow_controls: _AllowControls = False,
+    stream: _Stream = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:

@@ -39,7 +39,11 @@ def test_argument_that_is_not_utf8():
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_interrupt():
-    code = "import sys, bytelm.cli; print(1, flush=True); sys.exit(bytelm.cli.main(['generate', 'nowhere']))"
+    # A shell starts its background jobs with SIGINT ignored: the handler is set, so that the test holds there too.
+    handler = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = (
+        f"{handler}; import sys, bytelm.cli; print(1, flush=True); sys.exit(bytelm.cli.main(['generate', 'nowhere']))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -230,6 +230,15 @@ def test_a_manifest_that_cannot_be_written(tmp_path, monkeypatch):
     assert names_in(tmp_path / "out") == ["shard-00000.bin"]
 
 
+@pytest.fixture
+def _interruptible():
+    """SIGINT raises KeyboardInterrupt, also where a shell started the tests in the background, with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupt_removes_the_partial_shard(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(build, "_BATCH_CHARACTERS", 1000)
