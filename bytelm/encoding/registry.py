@@ -105,7 +105,7 @@ def encoding_from_dict(table: Mapping[str, Any]) -> Encoding:
     if version != FORMAT_VERSION:
         raise EncodingError(f"encoding table: found format_version {version!r}, expected {FORMAT_VERSION}")
     family = table.get("family")
-    if family not in _FAMILIES:
+    if not isinstance(family, str) or family not in _FAMILIES:
         raise EncodingError(f"encoding table: found family {family!r}, expected one of {', '.join(_FAMILIES)}")
     encoding = _FAMILIES[family](table)
     built = encoding.to_dict()
