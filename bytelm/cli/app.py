@@ -81,7 +81,6 @@ def main(args: Sequence[str] | None = None) -> int:
         write_error("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        _discard_output()
         return _BROKEN_PIPE
     except BytelmError as error:
         write_error(f"error: {error}")
@@ -89,7 +88,6 @@ def main(args: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "bytelm"
         write_error(f"error: {error.format_message()}{_found(error, args)} (see {command} --help)")
     except OSError as error:
-        _discard_output()
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         write_error(f"error: {where}{error.strerror or error}")
     return _BAD_INPUT
@@ -112,11 +110,3 @@ def _found(usage_error: Any, args: Sequence[str]) -> str:
     options = getattr(getattr(usage_error, "param", None), "opts", [])
     values = [value for name, value in itertools.pairwise(args) if name in options]
     return f", found {values[-1]!r}" if values and values[-1] not in usage_error.format_message() else ""
-
-
-def _discard_output() -> None:
-    """Empty the buffer of standard output where it cannot be written: leaving the process would try again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

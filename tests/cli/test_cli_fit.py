@@ -161,6 +161,11 @@ def test_number_without_a_point_is_not_blamed(run, config):
     run("fit", "--config", path, "--model.config.context", "long").refused("model.config.context: found 'long'")
 
 
+def test_what_jsonargparse_accepts_is_not_blamed(run, config):
+    options = ("--model.config.heads.kind", "independent", "--trainer.max_stepz", 3)  # heads of config.yaml are chained
+    run("fit", "--config", config(), *options).refused("trainer.max_stepz: unknown option")
+
+
 def test_corpus_shorter_than_a_window(run, config, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("月", encoding="utf-8")
