@@ -14,7 +14,7 @@ class DecodingSpeed:
     Attributes:
         law: the law that was decoded.
         draft: the drafter; ``none`` under ``next`` is plain one-byte decoding, one forward per byte.
-        chars_per_forward: characters per forward of a row, prefill included.
+        chars_per_forward: characters (U+FFFD does not count) per forward of a row, prefill included.
         chars_per_second: median over the repeats, prefill included.
         ratio: ``chars_per_second`` over that of plain one-byte decoding, the median of pairs measured in turn.
     """
@@ -55,7 +55,7 @@ def measure_decoding(
                     do_sample=do_sample,
                     seed=[seed + i],
                 )
-                chars += len(out.texts[0])
+                chars += out.num_chars
                 forwards += sum(out.stats.row_forwards)
                 seconds += out.stats.seconds
             if repeat >= 0:

@@ -149,7 +149,7 @@ def _describe(output: "Output") -> str:
     stats = output.stats
     drafts = f", {stats.accepted} of {stats.drafted} drafted symbols accepted" if stats.drafted else ""
     return (
-        f"law {output.law}, draft {output.draft}: {sum(map(len, output.texts))} characters "
+        f"law {output.law}, draft {output.draft}: {output.num_chars} characters "
         f"in {stats.forwards} forwards and {stats.seconds:.2f} s: {output.chars_per_forward:.2f} chars/forward, "
         f"{output.chars_per_second:.1f} chars/s{drafts}"
     )
@@ -170,7 +170,7 @@ def _summary(
         "draft": output.draft,
         "seed": seed,
         "symbols": output.stats.symbols,
-        "characters": sum(map(len, output.texts)),
+        "characters": output.num_chars,
         "forwards": output.stats.forwards,
         "drafted": output.stats.drafted,
         "accepted": output.stats.accepted,

@@ -51,14 +51,19 @@ class Output:
     draft: Draft
 
     @property
+    def num_chars(self) -> int:
+        """Characters of all rows; U+FFFD, which stands for bytes that are no character, does not count."""
+        return sum(len(text) - text.count("\ufffd") for text in self.texts)
+
+    @property
     def chars_per_forward(self) -> float:
         """Characters per forward of a live row, prefill included."""
-        return sum(map(len, self.texts)) / sum(self.stats.row_forwards)
+        return self.num_chars / sum(self.stats.row_forwards)
 
     @property
     def chars_per_second(self) -> float:
         """Characters of all rows per second of wall time, prefill included."""
-        return sum(map(len, self.texts)) / self.stats.seconds
+        return self.num_chars / self.stats.seconds
 
 
 @dataclasses.dataclass(frozen=True)
