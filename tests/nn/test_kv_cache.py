@@ -30,7 +30,7 @@ def poison(cache, lengths, num_slots):
     for tensor in (cache.keys, cache.values):
         for row, length in enumerate(lengths):
             tensor[:, row, :, length:] = HUGE
-        tensor[:, :, :, num_slots:] = math.nan
+        tensor[:, :, :, max(num_slots, *lengths) :] = math.nan  # other rows may have committed more
 
 
 def attend(attention, x, positions, view):
