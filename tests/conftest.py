@@ -1,4 +1,4 @@
-"""Hypothesis profiles (``HYPOTHESIS_PROFILE=dev|ci``; ``ci`` where the variable CI is set), seeds, one thread."""
+"""Hypothesis profiles (``HYPOTHESIS_PROFILE=dev|ci|nightly``; ``ci`` where the variable CI is set), seeds, one thread."""
 
 import os
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
-hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 torch.set_num_threads(1)
