@@ -1,4 +1,4 @@
-"""Hypothesis profiles (``HYPOTHESIS_PROFILE=dev|ci|nightly``; ``ci`` where the variable CI is set), seeds, one thread."""
+"""Hypothesis profiles (``HYPOTHESIS_PROFILE=dev|ci|nightly``; ``ci`` where CI is set), seeds, one thread."""
 
 import os
 
