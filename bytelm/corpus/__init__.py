@@ -6,6 +6,9 @@ from bytelm.corpus.corpus import Corpus as Corpus
 from bytelm.corpus.default_text import DEFAULT_PROMPTS as DEFAULT_PROMPTS
 from bytelm.corpus.default_text import default_texts as default_texts
 from bytelm.corpus.default_text import split_default_texts as split_default_texts
+from bytelm.corpus.groups import GroupSource as GroupSource
+from bytelm.corpus.groups import in_test as in_test
+from bytelm.corpus.groups import iter_groups as iter_groups
 from bytelm.corpus.manifest import BadLine as BadLine
 from bytelm.corpus.manifest import Manifest as Manifest
 from bytelm.corpus.manifest import Shard as Shard

@@ -1,5 +1,6 @@
 """Documents from files: JSON lines, plain text and Parquet, each also compressed, in memory that stays flat."""
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +29,14 @@ OnBadLine = Callable[[BadLine], None]
 @final
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and the line (of a Parquet file: the row) of the file where it begins, counted from 1."""
+    """A text and the line (of a Parquet file: the row) of the file where it begins, counted from 1.
+
+    ``labels`` are the other fields that were asked for, as text; None where the document has none of that name.
+    """
 
     text: str
     line: int
+    labels: tuple[str | None, ...] = ()
 
 
 @final
@@ -46,6 +51,7 @@ class Piece:
     line: int
     begins: bool = True
     ends: bool = True
+    labels: tuple[str | None, ...] = ()
 
 
 def refuse_bad_line(bad: BadLine) -> None:
@@ -86,6 +92,7 @@ def iter_documents(
     field: str = "text",
     split_blank_lines: bool = False,
     on_bad_line: OnBadLine = refuse_bad_line,
+    labels: Sequence[str] = (),
 ) -> Iterator[Document]:
     """The documents of one file, in order.
 
@@ -100,16 +107,19 @@ def iter_documents(
         split_blank_lines: whether blank lines separate the documents of a plain text file.
         on_bad_line: called for each line or row that is not UTF-8, not JSON, without the text, or whose text has
             a lone surrogate; the default raises. A plain text file goes on without a line that was skipped.
+        labels: names of other fields whose values go with each document; only JSON lines have them.
     Raises:
         CorpusError: a file that cannot be read (missing, unknown ending, truncated or altered); from ``on_bad_line``.
     """
     parts: list[str] = []
     line = 1
-    for piece in Source(Path(path), field=field, split_blank_lines=split_blank_lines, on_bad_line=on_bad_line):
+    for piece in Source(
+        Path(path), field=field, split_blank_lines=split_blank_lines, on_bad_line=on_bad_line, labels=labels
+    ):
         line = piece.line if piece.begins else line
         parts.append(piece.text)
         if piece.ends:
-            yield Document("".join(parts), line)
+            yield Document("".join(parts), line, piece.labels)
             parts = []
 
 
@@ -120,7 +130,15 @@ class Source:
     The arguments are those of :func:`iter_documents`. ``num_bytes`` is the size of the file on disk.
     """
 
-    def __init__(self, path: Path, *, field: str, split_blank_lines: bool, on_bad_line: OnBadLine) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        field: str,
+        split_blank_lines: bool,
+        on_bad_line: OnBadLine,
+        labels: Sequence[str] = (),
+    ) -> None:
         self._kind, self._compression = _check_file(path)
         self.path = path
         self.num_bytes = path.stat().st_size
@@ -128,6 +146,7 @@ class Source:
         self._field = field
         self._split_blank_lines = split_blank_lines
         self._on_bad_line = on_bad_line
+        self._labels = tuple(labels)
 
     def __iter__(self) -> Iterator[Piece]:
         try:
@@ -145,6 +164,10 @@ class Source:
             raise CorpusError(f"{self.path}: {error.strerror or error}") from None
         finally:
             self._tell = partial(int, self.num_bytes)
+
+    @property
+    def _no_labels(self) -> tuple[None, ...]:
+        return (None,) * len(self._labels)
 
     @property
     def position(self) -> int:
@@ -166,11 +189,11 @@ class Source:
                 self._bad(line, f"found more than {MAX_LINE_BYTES} bytes, expected one JSON object on each line")
             elif data and not data.isspace():
                 try:
-                    text = _parse_json(data, self._field)
+                    text, labels = _parse_json(data, self._field, self._labels)
                 except _BadTextError as error:
                     self._bad(line, error)
                 else:
-                    yield Piece(text, line)
+                    yield Piece(text, line, labels=labels)
 
     def _parquet(self, file: IO[bytes]) -> Iterator[Piece]:
         from bytelm.corpus.parquet import iter_rows  # pyarrow takes longer to import than all the rest
@@ -182,11 +205,12 @@ class Source:
             except _BadTextError as error:
                 self._bad(row, f"{error} (counted in rows, not lines)")
             else:
-                yield Piece(text, row)
+                yield Piece(text, row, labels=self._no_labels)
 
     def _txt(self, stream: io.BufferedIOBase) -> Iterator[Piece]:
         blocks = self._text_blocks(stream)
-        return _split_at_blank_lines(blocks) if self._split_blank_lines else _one_document(blocks)
+        pieces = _split_at_blank_lines(blocks) if self._split_blank_lines else _one_document(blocks)
+        return (dataclasses.replace(piece, labels=self._no_labels) for piece in pieces) if self._labels else pieces
 
     def _text_blocks(self, stream: io.BufferedIOBase) -> Iterator[tuple[str, int]]:
         """The file in blocks of whole lines (of whole characters where one line is longer than a block), with the
@@ -248,7 +272,7 @@ def _decode(data: bytes) -> str:
         raise _BadTextError(f"found the bytes {found} at byte {error.start} ({error.reason}), expected UTF-8") from None
 
 
-def _parse_json(data: bytes, field: str) -> str:
+def _parse_json(data: bytes, field: str, labels: Sequence[str]) -> tuple[str, tuple[str | None, ...]]:
     expected = f"expected a JSON object with a string field {field!r}"
     try:
         record = json.loads(_decode(data))
@@ -270,7 +294,7 @@ def _parse_json(data: bytes, field: str) -> str:
         except UnicodeEncodeError as error:
             found = f"U+{ord(text[error.start]):04X} at character {error.start} of {field!r}"
             raise _BadTextError(f"found the lone surrogate {found}, expected Unicode scalar values") from None
-    return text
+    return text, tuple(None if record.get(name) is None else str(record[name]) for name in labels)
 
 
 def _json_kind(value: object) -> str:

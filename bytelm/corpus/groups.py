@@ -1,0 +1,84 @@
+"""Documents in named groups (languages, genres), whole or one side of a fixed split."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+from bytelm.corpus.readers import Document, OnBadLine, find_sources, iter_documents, refuse_bad_line
+from bytelm.errors import CorpusError
+
+TEST_SHARE = 10
+"""One document in this many is on the test side of the split."""
+
+Side = Literal["all", "train", "test"]
+_ID_FIELD = "id"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GroupSource:
+    """A file or folder, the group that its documents belong to, and the side of the split that is read.
+
+    With ``name`` None the group of a document is the value of the field that groups, or else the file's name up to its
+    first dot.
+    """
+
+    path: Path
+    name: str | None = None
+    side: Side = "all"
+
+    @classmethod
+    def parse(cls, text: str) -> "GroupSource":
+        """``[NAME=]PATH[@train|@test]``.
+
+        >>> GroupSource.parse("code=data/code_small.jsonl.xz@test")
+
+        Raises:
+            CorpusError: no path in ``text``.
+        """
+        name, equals, rest = text.partition("=")
+        if not equals or "/" in name:
+            name, rest = "", text
+        path, at, side = rest.rpartition("@")
+        if at and side in ("train", "test"):
+            rest = path
+        else:
+            side = "all"
+        if not rest:
+            raise CorpusError(f"{text!r}: found no path, expected [NAME=]PATH[@train|@test]")
+        return cls(Path(rest), name or None, side)  # type: ignore[arg-type]
+
+
+def in_test(key: str) -> bool:
+    """Whether the document with this id is on the test side: BLAKE2b of the id, modulo ``TEST_SHARE``, is 0."""
+    digest = hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % TEST_SHARE == 0
+
+
+def iter_groups(
+    sources: Sequence[GroupSource],
+    *,
+    by: str | None = None,
+    field: str = "text",
+    on_bad_line: OnBadLine = refuse_bad_line,
+) -> Iterator[tuple[str, Document]]:
+    """The documents of all sources with their groups, in order.
+
+    Args:
+        sources: what to read.
+        by: the field of JSON lines whose value names the group of a document.
+        field: name of the field with the text.
+        on_bad_line: see ``iter_documents``.
+    Raises:
+        CorpusError: a path that cannot be read; from ``on_bad_line``.
+    """
+    labels = (_ID_FIELD, *([by] if by else []))
+    for source in sources:
+        for path in find_sources(source.path):
+            for document in iter_documents(path, field=field, on_bad_line=on_bad_line, labels=labels):
+                key, *group = document.labels
+                if source.side != "all" and in_test(key or document.text) != (source.side == "test"):
+                    continue
+                yield source.name or (group[0] if group else None) or path.name.split(".")[0], document
