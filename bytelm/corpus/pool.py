@@ -12,8 +12,7 @@ from typing import final
 
 import numpy as np
 
-from bytelm.encoding import Encoding
-from bytelm.encoding.base import code_points_of
+from bytelm.encoding import Encoding, code_points_of
 from bytelm.errors import CorpusError
 from bytelm.tokenizer import Tokenizer
 

@@ -4,28 +4,50 @@ import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.encoding import kernels
+from bytelm.encoding.automaton import Automaton, build_trie
+from bytelm.encoding.convert import (
+    ESCAPES,
+    NUM_CODE_POINTS,
+    REPLACEMENT,
+    ByteData,
+    all_scalars,
+    as_bytes,
+    scalars_to_text,
+)
+from bytelm.encoding.stream import StreamingDecoder
 from bytelm.errors import EncodingError
 
-FORMAT_VERSION = 1
-NUM_CODE_POINTS = 0x110000
-NUM_SCALARS = NUM_CODE_POINTS - 0x800
-CONTROL_NAMES = ("<|pad|>", "<|bos|>", "<|eos|>", "<|user0|>", "<|user1|>", "<|user2|>", "<|user3|>", "<|user4|>")
-INVALID = -1000
+FORMAT_VERSION: Final = 2
+INVALID: Final = -1000
 """The value that ``parse`` gives a malformed piece; values between it and 0 are controls."""
 
-REPLACEMENT = 0xFFFD
-"""The scalar value that stands for a malformed piece in text."""
+MAX_CONTROLS: Final = 64
+Errors = Literal["strict", "replace", "surrogateescape"]
 
-ByteData = bytes | bytearray | memoryview | NDArray[Any] | Sequence[int]
-"""Anything that holds byte values 0..255 in one dimension."""
+_CHUNK = 1 << 16  # bytes parsed at a time, so that scratch memory does not grow with the data
 
-_CHUNK = 1 << 20  # characters encoded at a time, so that scratch memory does not grow with the text
+
+def control_names(count: int) -> tuple[str, ...]:
+    """The control strings of an encoding with so many controls: PAD, BOS, EOS and the user-defined ones.
+
+    Raises:
+        EncodingError: fewer than the first three, or more than 64.
+    """
+    if not 3 <= count <= MAX_CONTROLS:
+        raise EncodingError(f"num_controls: found {count}, expected 3 to {MAX_CONTROLS}")
+    return ("<|pad|>", "<|bos|>", "<|eos|>", *(f"<|user{k}|>" for k in range(count - 3)))
+
+
+CONTROL_NAMES: Final = control_names(8)
+"""The control strings of the encodings of the package."""
 
 
 class Encoding(ABC):
@@ -34,13 +56,16 @@ class Encoding(ABC):
     Subclasses describe one family each: they build the table of code words and implement :meth:`parse` and
     :meth:`_unfinished`; the rest is here. Instances are immutable and safe to share between threads.
 
+    Besides the scalar values, U+DC80..U+DCFF have code words: with ``errors="surrogateescape"`` they carry the bytes of
+    a file that is not UTF-8 (PEP 383). They are not text and appear in no encoding of text.
+
     Attributes:
         name: the name in the registry.
         unit: the length of every code word is a multiple of this many bytes.
         max_word: the length of the longest code word, in bytes.
-        controls: control string to code word, in the order of ``CONTROL_NAMES``. Text never produces them.
+        controls: control string to code word, in the order of ``control_names``. Text never produces them.
         words: big-endian uint32[0x110000], the code word of each code point, left-aligned, padded with zero bytes.
-        lengths: uint8[0x110000], the length of each code word in bytes; 0 for surrogates, which have none.
+        lengths: uint8[0x110000], the length of each code word in bytes; 0 for the surrogates that have none.
     """
 
     family: ClassVar[str]
@@ -49,14 +74,14 @@ class Encoding(ABC):
         self, name: str, unit: int, words: NDArray[np.uint32], lengths: NDArray[np.uint8], controls: Sequence[bytes]
     ) -> None:
         assert words.shape == lengths.shape == (NUM_CODE_POINTS,)
-        assert len(controls) == len(CONTROL_NAMES)
         self.name = name
         self.unit = unit
         self.words = words.astype(">u4")
         self.lengths = lengths
         self.words.flags.writeable = False
         self.lengths.flags.writeable = False
-        self.controls: Mapping[str, bytes] = MappingProxyType(dict(zip(CONTROL_NAMES, controls, strict=True)))
+        names = control_names(len(controls))
+        self.controls: Mapping[str, bytes] = MappingProxyType(dict(zip(names, controls, strict=True)))
         self.max_word = max(int(lengths.max()), *map(len, controls))
 
     def __repr__(self) -> str:
@@ -80,7 +105,7 @@ class Encoding(ABC):
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the whole mapping: the length and word of every code point, then every control's word."""
-        sha = hashlib.sha256(b"bytelm encoding 1\n")
+        sha = hashlib.sha256(b"bytelm encoding 2\n")
         sha.update(self.lengths.tobytes())
         sha.update(self.words.tobytes())
         for control, word in self.controls.items():
@@ -104,20 +129,35 @@ class Encoding(ABC):
 
     # Encoding
 
-    def encode(self, text: str) -> NDArray[np.uint8]:
+    def encode(self, text: str, errors: Literal["strict", "surrogateescape"] = "strict") -> NDArray[np.uint8]:
         """The code words of ``text``, one after another: uint8[n], writable.
 
-        Raises:
-            EncodingError: ``text`` holds a lone surrogate; the message gives its index.
-        """
-        parts = [self._encode_chunk(text, start) for start in range(0, len(text), _CHUNK)]
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
+        With ``errors="surrogateescape"`` the lone surrogates U+DC80..U+DCFF, by which Python's codecs carry bytes that
+        are no text, have code words too: ``decode(encode(t, e), e) == t`` for ``t = data.decode("utf-8", e)`` of any
+        bytes.
 
-    def _encode_chunk(self, text: str, start: int) -> NDArray[np.uint8]:
-        code_points = code_points_of(text[start : start + _CHUNK], start)
-        lengths = self.lengths[code_points]
-        rows = self.words.view(np.uint32)[code_points].view(np.uint8).reshape(-1, 4)
-        return rows[np.arange(4, dtype=np.uint8) < lengths[:, None]]
+        Raises:
+            EncodingError: ``text`` holds another lone surrogate; the message gives its index.
+        """
+        check_errors(errors, ("strict", "surrogateescape"))
+        return kernels.encode(text, self.words, self.lengths, errors == "surrogateescape")
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint8]]:
+        """The code words of each text, as :meth:`encode`, without its cost per call: views of one array.
+
+        Raises:
+            EncodingError: the number of the first text with a lone surrogate, and the index in it.
+        """
+        encoded = kernels.encode_batch(texts, self.words, self.lengths)
+        if encoded is None:
+            for number, text in enumerate(texts):
+                try:
+                    self.encode(text)
+                except EncodingError as error:
+                    raise EncodingError(f"text {number}: {error}") from None
+        assert encoded is not None
+        data, ends = encoded
+        return [data[start:end] for start, end in pairwise([0, *ends])]
 
     def bytes_per_character(self, counts: NDArray[np.int64]) -> float:
         """Mean length of a code word, in bytes, over characters counted by ``count_characters``."""
@@ -130,64 +170,119 @@ class Encoding(ABC):
         """Cut ``data`` into code words, controls and malformed pieces, without gaps.
 
         Returns:
-            ``(values, starts)``, one entry per piece: ``values`` is a scalar value (>= 0), ``-1-k`` for control number
-            k, or ``INVALID``; ``starts`` is the byte offset of the piece.
+            ``(values, starts)``, one entry per piece: ``values`` is a scalar value or an escape U+DC80..U+DCFF,
+            ``-1-k`` for control number k, or ``INVALID``; ``starts`` is the byte offset of the piece.
         """
 
     @abstractmethod
     def _unfinished(self, data: NDArray[np.uint8]) -> int:
         """Number of bytes at the end of ``data`` whose piece depends on bytes that have not come yet."""
 
-    def decode(self, data: ByteData, errors: Literal["strict", "replace"] = "strict") -> str:
+    def decode(self, data: ByteData, errors: Errors = "strict") -> str:
         """The text whose code words ``data`` holds.
 
-        With ``errors="replace"`` every malformed piece, unfinished word and control code word, as :meth:`parse` cuts
-        them, becomes one U+FFFD. Cutting ``data`` at :meth:`complete` and decoding both parts gives the same text.
+        Every byte string is cut into pieces by the rule of the family, in its docstring and, in plain Python, in
+        ``bytelm.encoding.reference``. ``"replace"``: every piece that is no character (malformed, unfinished, a
+        control, an escaped byte) becomes one U+FFFD. ``"surrogateescape"``: escaped bytes become U+DC80..U+DCFF.
+        Cutting ``data`` at :meth:`complete` and decoding both parts gives the same text.
 
+        Args:
+            data: bytes.
+            errors: "strict", "replace" or "surrogateescape".
         Raises:
-            EncodingError: with ``errors="strict"``, at the first malformed piece or control, with its byte offset.
+            EncodingError: unless ``errors="replace"``, at the first piece that is no character (nor an escaped byte
+                with "surrogateescape"): its byte offset, its bytes in hex and the reason.
         """
         check_errors(errors)
-        array = as_bytes(data)
-        values, starts = self.parse(array)
-        if errors == "strict":
-            self.check_pieces(array, values, starts)
-        else:
-            values[values < 0] = REPLACEMENT
-        return scalars_to_text(values)
+        return self.decode_part(as_bytes(data), errors, offset=0, final=True)
 
-    def check_pieces(
+    def decode_batch(self, rows: Sequence[ByteData], errors: Errors = "strict") -> list[str]:
+        """The text of every row.
+
+        Raises:
+            EncodingError: as :meth:`decode`, with the number of the row.
+        """
+        texts = []
+        for number, row in enumerate(rows):
+            try:
+                texts.append(self.decode(row, errors))
+            except EncodingError as error:
+                raise EncodingError(f"row {number}: {error}") from None
+        return texts
+
+    def decoder(self, errors: Errors = "strict") -> StreamingDecoder:
+        """Decodes bytes that come piece by piece."""
+        check_errors(errors)
+        return StreamingDecoder(self, errors)
+
+    def _decode_characters(self, array: NDArray[np.uint8]) -> str | None:
+        """The text of a chunk of code words of scalar values alone by a faster way than :meth:`parse`, or None."""
+        return None
+
+    def decode_part(self, array: NDArray[np.uint8], errors: Errors, *, offset: int, final: bool) -> str:
+        """:meth:`decode` of a part of the data that begins at ``offset``; unless it is ``final``, it is complete."""
+        text = kernels.decode(array, self._trie, self.unit) if kernels.kernel_name() == "native" else None
+        if text is not None:
+            return text
+        parts, start = [], 0
+        while start < len(array):
+            chunk = array[start : start + _CHUNK]
+            last = start + len(chunk) == len(array)
+            if not last:
+                chunk = chunk[: self.complete(chunk)]
+            text = self._decode_characters(chunk)
+            if text is None:
+                certain = self.complete(chunk) if last and final else len(chunk)
+                values, starts = self.parse(chunk)
+                values = self.settle(chunk, values, starts, errors, certain=certain, offset=offset + start)
+                text = scalars_to_text(values)
+            parts.append(text)
+            start += len(chunk)
+        return "".join(parts)
+
+    def settle(
         self,
         data: NDArray[np.uint8],
         values: NDArray[np.int32],
         starts: NDArray[np.int64],
+        errors: Errors,
         *,
+        certain: int,
         allow_controls: bool = False,
-    ) -> None:
-        """Refuse malformed pieces, and controls unless allowed, in what :meth:`parse` returned for ``data``.
+        offset: int = 0,
+    ) -> NDArray[np.int32]:
+        """What :meth:`parse` returned for ``data``, with malformed pieces, and controls unless allowed, replaced or
+        refused as :meth:`decode` does: int32[n], controls below 0. A malformed piece from byte ``certain`` on is an
+        unfinished word.
 
         Raises:
             EncodingError: the byte offset, the bytes in hex and the reason, for the first such piece.
         """
         bad = values <= INVALID if allow_controls else values < 0
+        if errors != "surrogateescape":
+            bad |= (values >= ESCAPES.start) & (values < ESCAPES.stop)
         if not bad.any():
-            return
+            return values
+        if errors == "replace":
+            return np.where(bad, np.int32(REPLACEMENT), values)
         first = int(bad.argmax())
         start = int(starts[first])
         stop = int(starts[first + 1]) if first + 1 < len(starts) else len(data)
-        if values[first] > INVALID:
-            reason = f"control {CONTROL_NAMES[-1 - int(values[first])]}, which is not text"
-        elif start >= self.complete(data):
-            reason = "an unfinished code word"
-        else:
-            reason = "not a code word"
+        reason = self._reason(int(values[first]), start >= certain)
         raise EncodingError(
-            f"byte offset {start}: found {data[start:stop].tobytes().hex(' ')}, {reason}; "
+            f"byte offset {start + offset}: found {data[start:stop].tobytes().hex(' ')}, {reason}; "
             f"expected a code word of {self.name}"
         )
 
-    def word_starts(self, data: ByteData) -> NDArray[np.bool_]:
-        """bool[n]: where a code word, control or malformed piece begins."""
+    def _reason(self, value: int, unfinished: bool) -> str:
+        if value >= 0:
+            return f"the escaped byte {value - 0xDC00:02x}, which is not text"
+        if value > INVALID:
+            return f"control {list(self.controls)[-1 - value]}, which is not text"
+        return "an unfinished code word" if unfinished else "not a code word"
+
+    def char_starts(self, data: ByteData) -> NDArray[np.bool_]:
+        """bool[n]: where a character begins, or another piece: a control, an escaped byte, a malformed piece."""
         array = as_bytes(data)
         mask = np.zeros(len(array), dtype=np.bool_)
         mask[self.parse(array)[1]] = True
@@ -202,63 +297,53 @@ class Encoding(ABC):
         array = as_bytes(data)
         return len(array) - self._unfinished(array)
 
+    # The set of code words
 
-def as_bytes(data: ByteData) -> NDArray[np.uint8]:
-    """``data`` as uint8[n], without a copy where it already is.
+    @functools.cached_property
+    def _trie(self) -> NDArray[np.int32]:
+        return self._build_trie(all_scalars())
 
-    Raises:
-        EncodingError: it is not one-dimensional, or holds something other than integers 0..255.
-    """
-    if isinstance(data, bytes | bytearray):
-        return np.frombuffer(data, dtype=np.uint8)
-    array = np.asarray(data)
-    if array.ndim != 1:
-        raise EncodingError(f"byte data: found {array.ndim} dimensions, expected 1")
-    if array.dtype == np.uint8:
-        return array
-    if array.size == 0:
-        return np.empty(0, dtype=np.uint8)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise EncodingError(f"byte data: found values of type {array.dtype}, expected integers 0..255")
-    outside = (array < 0) | (array > 255)
-    if outside.any():
-        index = int(outside.argmax())
-        raise EncodingError(f"byte offset {index}: found {array[index]}, expected an integer 0..255")
-    return array.astype(np.uint8)
+    def _build_trie(self, values: NDArray[np.int64]) -> NDArray[np.int32]:
+        return build_trie(self.words[values].astype(np.uint64), self.lengths[values], values.astype(np.int32))
 
+    def automaton(self, *, controls: Sequence[str] = (), escapes: bool = False) -> Automaton:
+        """What may follow what, derived from the table: the automaton of the code words of text.
 
-def check_errors(errors: str) -> None:
-    """Refuse an ``errors`` argument other than "strict" and "replace"."""
-    if errors not in ("strict", "replace"):
-        raise EncodingError(f"errors: found {errors!r}, expected 'strict' or 'replace'")
+        A model whose logits are masked by it emits nothing that does not decode.
 
+        Args:
+            controls: control strings whose code words are legal too, such as ``["<|eos|>"]``.
+            escapes: whether the code words of escaped bytes are legal too.
+        Raises:
+            EncodingError: a control string that the encoding does not have.
+        """
+        unknown = [name for name in controls if name not in self.controls]
+        if unknown:
+            raise EncodingError(f"controls: found {unknown[0]!r}, expected some of {', '.join(self.controls)}")
+        key = (tuple(sorted(set(controls))), escapes)
+        if key not in self._automata:
+            self._automata[key] = self._build_automaton(*key)
+        return self._automata[key]
 
-def code_points_of(text: str, offset: int = 0) -> NDArray[np.uint32]:
-    """The scalar values of ``text``: uint32[len(text)].
+    @functools.cached_property
+    def _automata(self) -> dict[tuple[tuple[str, ...], bool], Automaton]:
+        return {}
 
-    Raises:
-        EncodingError: a lone surrogate, by its index in ``text`` plus ``offset``.
-    """
-    try:
-        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.uint32, copy=False)
-    except UnicodeEncodeError as error:
-        raise lone_surrogate(error, offset) from None
-
-
-def lone_surrogate(error: UnicodeEncodeError, offset: int = 0) -> EncodingError:
-    """The error for text that Python's own codec refused."""
-    code_point = ord(error.object[error.start])
-    return EncodingError(
-        f"text index {error.start + offset}: found the lone surrogate U+{code_point:04X}, "
-        "expected a Unicode scalar value"
-    )
+    def _build_automaton(self, controls: Sequence[str], escapes: bool) -> Automaton:
+        values = np.flatnonzero(self.lengths) if escapes else all_scalars()
+        extra = [self.controls[name] for name in controls]
+        words = np.array([int.from_bytes(word.ljust(4, b"\0"), "big") for word in extra], dtype=np.uint64)
+        lengths = np.array([len(word) for word in extra], dtype=np.uint8)
+        return Automaton(
+            build_trie(
+                np.concatenate([self.words[values].astype(np.uint64), words]),
+                np.concatenate([self.lengths[values], lengths]),
+                np.zeros(len(values) + len(words), dtype=np.int32),
+            )
+        )
 
 
-def scalars_to_text(scalars: NDArray[np.int32]) -> str:
-    """The text with these scalar values."""
-    return scalars.astype("<u4").tobytes().decode("utf-32-le")
-
-
-def all_scalars() -> NDArray[np.int64]:
-    """All 1,112,064 Unicode scalar values in order."""
-    return np.concatenate([np.arange(0xD800), np.arange(0xE000, NUM_CODE_POINTS)])
+def check_errors(errors: str, known: Sequence[str] = ("strict", "replace", "surrogateescape")) -> None:
+    """Refuse an ``errors`` argument that is not ``known``."""
+    if errors not in known:
+        raise EncodingError(f"errors: found {errors!r}, expected one of {', '.join(map(repr, known))}")

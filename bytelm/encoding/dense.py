@@ -5,12 +5,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.encoding.base import CONTROL_NAMES, INVALID, NUM_CODE_POINTS, NUM_SCALARS, ByteData, Encoding, as_bytes
-from bytelm.encoding.ranking import rank_scalars
+from bytelm.encoding.base import INVALID, Encoding, control_names
+from bytelm.encoding.convert import NUM_CODE_POINTS, NUM_WORDS, ByteData, as_bytes
+from bytelm.encoding.ranking import lines_of, rank_values
 from bytelm.errors import EncodingError
 
-NUM_TEXT_BYTES: Final = 256 - len(CONTROL_NAMES)
-"""Byte values that are stoppers or continuers; those from here on are the controls."""
 _LONGEST: Final = 4
 
 
@@ -23,52 +22,54 @@ def tier_ends(s: int, c: int) -> list[int]:
 
 
 class DenseEncoding(Encoding):
-    """An (s,c)-dense code: byte values 0..s-1 are stoppers, s..s+c-1 continuers, 248..255 the controls.
+    """An (s,c)-dense code: byte values 0..s-1 are stoppers, s..s+c-1 continuers, the rest controls.
 
     A word is some continuers and one stopper. The characters are ranked (``ranked`` first, then all other scalar values
-    in their order); the first s ranks have one byte, the next s*c two, and so on. Inside a tier the stopper is the
-    low digit, so ranks that follow each other share their lead byte.
+    in their order, then the 128 escaped bytes); the first s ranks have one byte, the next s*c two, and so on. Inside a
+    tier the stopper is the low digit, so ranks that follow each other share their lead byte.
 
-    A malformed piece is a word without a scalar value, or continuers that no stopper follows: a run of continuers that
+    A malformed piece is a word that stands for nothing, or continuers that no stopper follows: a run of continuers that
     is longer than ``max_word - 1`` is cut into pieces of that length from its beginning, and what is left of
     it joins the stopper that follows.
 
     Args:
         name: the name in the registry.
         s: number of stoppers.
-        c: number of continuers; s + c = 248.
+        c: number of continuers; s + c + num_controls = 256.
         ranked: distinct characters, the most frequent first.
+        num_controls: number of controls, of one byte each.
 
     Raises:
-        EncodingError: s and c are no valid pair, or ``ranked`` holds a character twice or a lone surrogate.
+        EncodingError: s, c and num_controls do not fit, or ``ranked`` holds a character twice or a lone surrogate.
     """
 
     family = "dense"
 
-    def __init__(self, name: str, s: int, c: int, ranked: str) -> None:
-        if s < 1 or c < 0 or s + c != NUM_TEXT_BYTES:
-            raise EncodingError(f"{name}: found s = {s}, c = {c}, expected s >= 1, c >= 0 and s + c = {NUM_TEXT_BYTES}")
-        if tier_ends(s, c)[-1] < NUM_SCALARS:
+    def __init__(self, name: str, s: int, c: int, ranked: str, num_controls: int = 8) -> None:
+        text_bytes = 256 - len(control_names(num_controls))
+        if s < 1 or c < 0 or s + c != text_bytes:
+            raise EncodingError(f"{name}: found s = {s}, c = {c}, expected s >= 1, c >= 0 and s + c = {text_bytes}")
+        if tier_ends(s, c)[-1] < NUM_WORDS:
             raise EncodingError(
                 f"{name}: s = {s}, c = {c} give {tier_ends(s, c)[-1]:,} words of up to {_LONGEST} bytes, "
-                f"expected at least {NUM_SCALARS:,}"
+                f"expected at least {NUM_WORDS:,}"
             )
         self.s, self.c, self.ranked = s, c, ranked
-        scalars = rank_scalars(name, ranked)
+        values = rank_values(name, ranked)
         words = np.zeros(NUM_CODE_POINTS, dtype=np.uint32)
         lengths = np.zeros(NUM_CODE_POINTS, dtype=np.uint8)
-        words[scalars], lengths[scalars] = _words(s, c)
-        super().__init__(name, 1, words, lengths, [bytes([NUM_TEXT_BYTES + k]) for k in range(len(CONTROL_NAMES))])
-        self._scalar_of_rank = scalars.astype(np.int32)
+        words[values], lengths[values] = _words(s, c)
+        super().__init__(name, 1, words, lengths, [bytes([byte]) for byte in range(text_bytes, 256)])
+        self._value_of_rank = values.astype(np.int32)
 
     def _parameters(self) -> dict[str, Any]:
-        return {"s": self.s, "c": self.c, "ranked": self.ranked}
+        return {"s": self.s, "c": self.c, "ranked": lines_of(self.ranked)}
 
     def parse(self, data: ByteData) -> tuple[NDArray[np.int32], NDArray[np.int64]]:  # noqa: D102 - inherited
         array = as_bytes(data)
         if len(array) == 0:
             return np.empty(0, np.int32), np.empty(0, np.int64)
-        continuer = (array >= self.s) & (array < NUM_TEXT_BYTES)
+        continuer = (array >= self.s) & (array < self.s + self.c)
         starts = np.flatnonzero(self._start_mask(array, continuer))
         lasts = np.append(starts[1:], len(array)) - 1
         leading = lasts - starts  # bytes before the last one: continuers, all of them
@@ -80,16 +81,16 @@ class DenseEncoding(Encoding):
         first_rank = np.array([0, *tier_ends(self.s, self.c)[:-1]])
         last = array[lasts]
         rank = first_rank[leading] + high * self.s + last
-        known = (last < self.s) & (rank < NUM_SCALARS)
-        values = np.where(known, self._scalar_of_rank[np.where(known, rank, 0)], np.int32(INVALID))
-        control = last >= NUM_TEXT_BYTES
-        values[control] = NUM_TEXT_BYTES - 1 - last[control].astype(np.int32)
+        known = (last < self.s) & (rank < NUM_WORDS)
+        values = np.where(known, self._value_of_rank[np.where(known, rank, 0)], np.int32(INVALID))
+        control = last >= self.s + self.c
+        values[control] = self.s + self.c - 1 - last[control].astype(np.int32)
         return values, starts.astype(np.int64, copy=False)
 
     def _start_mask(self, array: NDArray[np.uint8], continuer: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """bool[n]: a piece begins after every stopper and control, at every control, and inside overlong runs."""
         mask = np.ones(len(array), dtype=np.bool_)
-        mask[1:] = ~continuer[:-1] | (array[1:] >= NUM_TEXT_BYTES)
+        mask[1:] = ~continuer[:-1] | (array[1:] >= self.s + self.c)
         longest = self.max_word - 1
         overlong = continuer[longest:].copy()
         for k in range(longest):
@@ -101,15 +102,19 @@ class DenseEncoding(Encoding):
         return mask
 
     def _unfinished(self, data: NDArray[np.uint8]) -> int:
-        others = np.flatnonzero((data < self.s) | (data >= NUM_TEXT_BYTES))
+        tail = data[1 - self.max_word :]
+        others = np.flatnonzero((tail < self.s) | (tail >= self.s + self.c))
+        if len(others):
+            return len(tail) - int(others[-1]) - 1
+        others = np.flatnonzero((data < self.s) | (data >= self.s + self.c))
         run = len(data) - (int(others[-1]) + 1 if len(others) else 0)
         return (run - 1) % (self.max_word - 1) + 1 if run else 0
 
 
 def _words(s: int, c: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Code words (left-aligned) and lengths by rank, for all 1,112,064 ranks."""
+    """Code words (left-aligned) and lengths by rank, for all 1,112,192 ranks."""
     ends = tier_ends(s, c)
-    ranks = np.arange(NUM_SCALARS)
+    ranks = np.arange(NUM_WORDS)
     tier = np.searchsorted(ends, ranks, side="right")  # continuers in the word
     rest = ranks - np.array([0, *ends[:-1]])[tier]
     words = rest % s

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.encoding.base import NUM_CODE_POINTS, NUM_SCALARS, Encoding, all_scalars, code_points_of, scalars_to_text
-from bytelm.encoding.dense import NUM_TEXT_BYTES, DenseEncoding, tier_ends
+from bytelm.encoding.base import Encoding
+from bytelm.encoding.convert import NUM_CODE_POINTS, NUM_WORDS, all_scalars, code_points_of, scalars_to_text
+from bytelm.encoding.dense import DenseEncoding, tier_ends
 from bytelm.errors import EncodingError
+
+NUM_TEXT_BYTES = 248
 
 _BATCH = 1 << 20  # characters counted at a time: a histogram over all code points costs the same for one as for many
 
@@ -105,6 +108,6 @@ def _best_s(counts_by_rank: NDArray[np.int64]) -> int:
     cost = {}
     for s in range(1, NUM_TEXT_BYTES + 1):
         ends = tier_ends(s, NUM_TEXT_BYTES - s)
-        if ends[-1] >= NUM_SCALARS:
-            cost[s] = total + sum(total - int(upto[min(end, NUM_SCALARS)]) for end in ends[:-1])
+        if ends[-1] >= NUM_WORDS:
+            cost[s] = total + sum(total - int(upto[min(end, len(counts_by_rank))]) for end in ends[:-1])
     return min(cost, key=cost.__getitem__)

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.encoding.base import CONTROL_NAMES, INVALID, NUM_CODE_POINTS, ByteData, Encoding, as_bytes
+from bytelm.encoding.base import INVALID, Encoding
+from bytelm.encoding.convert import NUM_CODE_POINTS, ByteData, as_bytes
 
 
 class PairedUnitEncoding(Encoding):
@@ -17,8 +18,8 @@ class PairedUnitEncoding(Encoding):
         name: the name in the registry.
         leads: lead units.
         trails: trail units.
-        singles: int32[n], scalar values of the units 0, 1, … that are words alone; INVALID where a unit is none.
-        pairs: int32[m], scalar values of the pairs, the trail being the low digit.
+        singles: int32[n], values of the units 0, 1, … that are words alone; INVALID where a unit is none.
+        pairs: int32[m], values of the pairs, the trail being the low digit.
         controls: units of the controls.
     """
 
@@ -34,7 +35,7 @@ class PairedUnitEncoding(Encoding):
         self._leads, self._trails = leads, trails
         self._single = np.full(0x10000, INVALID, dtype=np.int32)
         self._single[: len(singles)] = singles
-        self._single[controls.start : controls.stop] = -1 - np.arange(len(CONTROL_NAMES))
+        self._single[controls.start : controls.stop] = -1 - np.arange(len(controls))
         self._pair = np.full(len(leads) * len(trails), INVALID, dtype=np.int32)
         self._pair[: len(pairs)] = pairs
 

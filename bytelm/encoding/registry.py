@@ -21,9 +21,13 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Encoding]] = {
     "utf8": lambda table: Utf8Encoding(),
     "utf16": lambda table: Utf16Encoding(),
     "utf32": lambda table: Utf32Encoding(),
-    "ranked2": lambda table: Ranked2Encoding(_field(table, "name", str), _field(table, "ranked", str)),
+    "ranked2": lambda table: Ranked2Encoding(_field(table, "name", str), _ranked(table), _num_controls(table)),
     "dense": lambda table: DenseEncoding(
-        _field(table, "name", str), _field(table, "s", int), _field(table, "c", int), _field(table, "ranked", str)
+        _field(table, "name", str),
+        _field(table, "s", int),
+        _field(table, "c", int),
+        _ranked(table),
+        _num_controls(table),
     ),
 }
 
@@ -33,6 +37,17 @@ def _field(table: Mapping[str, Any], field: str, kind: type[_T]) -> _T:
     if not isinstance(value, kind):
         raise EncodingError(f"encoding table: {field}: found {value!r}, expected a value of type {kind.__name__}")
     return value
+
+
+def _ranked(table: Mapping[str, Any]) -> str:
+    lines = _field(table, "ranked", list)
+    if not all(isinstance(line, str) for line in lines):
+        raise EncodingError("encoding table: ranked: found something else in the list, expected strings")
+    return "".join(lines)
+
+
+def _num_controls(table: Mapping[str, Any]) -> int:
+    return len(_field(table, "controls", dict))
 
 
 def _dense_ja() -> Encoding:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from bytelm.encoding.base import CONTROL_NAMES, INVALID, NUM_CODE_POINTS
+from bytelm.encoding.base import CONTROL_NAMES, INVALID
+from bytelm.encoding.convert import ESCAPES, NUM_CODE_POINTS
 from bytelm.encoding.pairs import PairedUnitEncoding
 
 _LEADS = range(0xD800, 0xDC00)
@@ -10,9 +11,10 @@ _TRAILS = range(0xDC00, 0xE000)
 
 
 class Utf16Encoding(PairedUnitEncoding):
-    """UTF-16 (big-endian, no byte-order mark); control k is the unit 0xDC00 + k where a word must begin.
+    """UTF-16 (big-endian, no byte-order mark); where a word must begin, control k is the unit 0xDC00 + k, and the
+    escaped byte b the unit 0xDC00 + b, which is its surrogate itself.
 
-    After a high surrogate the same unit is the second half of a pair, as always in UTF-16.
+    After a high surrogate the same units are the second halves of pairs, as always in UTF-16.
     """
 
     family = "utf16"
@@ -20,6 +22,7 @@ class Utf16Encoding(PairedUnitEncoding):
     def __init__(self) -> None:
         singles = np.arange(0x10000, dtype=np.int32)
         singles[_LEADS.start : _TRAILS.stop] = INVALID
+        singles[ESCAPES.start : ESCAPES.stop] = ESCAPES
         super().__init__(
             "utf16",
             leads=_LEADS,

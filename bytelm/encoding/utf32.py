@@ -3,22 +3,24 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.encoding.base import CONTROL_NAMES, INVALID, NUM_CODE_POINTS, ByteData, Encoding, all_scalars, as_bytes
+from bytelm.encoding.base import CONTROL_NAMES, INVALID, Encoding
+from bytelm.encoding.convert import ESCAPES, NUM_CODE_POINTS, ByteData, all_values, as_bytes
 
 
 class Utf32Encoding(Encoding):
-    """UTF-32 (big-endian); control k is the unit 0x110000 + k, the first values beyond Unicode.
+    """UTF-32 (big-endian); control k is the unit 0x110000 + k, the first values beyond Unicode, and an escaped byte is
+    the unit of its surrogate.
 
-    A malformed piece is a unit that is neither a scalar value nor a control, or the 1 to 3 bytes after the last unit.
+    A malformed piece is a unit that is none of these, or the 1 to 3 bytes after the last unit.
     """
 
     family = "utf32"
 
     def __init__(self) -> None:
-        scalars = all_scalars()
+        values = all_values()
         words = np.zeros(NUM_CODE_POINTS, dtype=np.uint32)
         lengths = np.zeros(NUM_CODE_POINTS, dtype=np.uint8)
-        words[scalars], lengths[scalars] = scalars, 4
+        words[values], lengths[values] = values, 4
         controls = [(NUM_CODE_POINTS + k).to_bytes(4, "big") for k in range(len(CONTROL_NAMES))]
         super().__init__("utf32", 4, words, lengths, controls)
 
@@ -28,6 +30,7 @@ class Utf32Encoding(Encoding):
         units = np.ascontiguousarray(array[: len(array) // 4 * 4]).view(">u4").astype(np.int64)
         values = np.full(len(starts), INVALID, dtype=np.int64)
         scalar = (units < 0xD800) | (units >= 0xE000) & (units < NUM_CODE_POINTS)
+        scalar |= (units >= ESCAPES.start) & (units < ESCAPES.stop)
         control = (units >= NUM_CODE_POINTS) & (units < NUM_CODE_POINTS + len(CONTROL_NAMES))
         values[: len(units)][scalar] = units[scalar]
         values[: len(units)][control] = NUM_CODE_POINTS - 1 - units[control]

@@ -5,19 +5,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.encoding.base import (
-    INVALID,
-    NUM_CODE_POINTS,
-    ByteData,
-    Encoding,
-    all_scalars,
-    as_bytes,
-    check_errors,
-    code_points_of,
-    lone_surrogate,
-)
+from bytelm.encoding.base import INVALID, Encoding
+from bytelm.encoding.convert import ESCAPES, NUM_CODE_POINTS, ByteData, all_values, as_bytes, code_points_of
 
 _FIRST_CONTROL = 0xF8
+_ESCAPE_LEAD = 0xE0 | ESCAPES.start >> 12
+_ESCAPE_SECOND = 0x80 | ESCAPES.start >> 6 & 0x3F  # the other 64 escapes have the next one
 
 # Well-formed UTF-8 (Unicode 15, table 3-7): first bytes, length, range of the second byte, with the reason for a
 # narrowed range. Every later byte is 80..BF.
@@ -46,11 +39,12 @@ _LENGTH, _LOW, _HIGH = _lead_tables()
 
 
 class Utf8Encoding(Encoding):
-    """UTF-8; controls are the bytes F8..FF.
+    """UTF-8; controls are the bytes F8..FF, and an escaped byte b is U+DC00 + b by the scheme of all code points of
+    three bytes: ED B2 80..ED B3 BF, which well-formed UTF-8 does not hold.
 
     A malformed piece is a *maximal subpart* in the sense of Unicode 15, section 3.9 (the longest prefix of a
-    well-formed word, or a single byte), so ``errors="replace"`` is what ``bytes.decode("utf-8", "replace")`` does,
-    and a control is one U+FFFD.
+    well-formed word, or a single byte), so ``errors="replace"`` is what ``bytes.decode("utf-8", "replace")`` does on
+    anything but ED B2 and ED B3, where an escaped byte begins here; a control is one U+FFFD.
     """
 
     family = "utf8"
@@ -59,19 +53,21 @@ class Utf8Encoding(Encoding):
         words, lengths = _words()
         super().__init__("utf8", 1, words, lengths, [bytes([_FIRST_CONTROL + k]) for k in range(8)])
 
-    def encode(self, text: str) -> NDArray[np.uint8]:  # noqa: D102 - inherited
-        try:
-            return np.frombuffer(bytearray(text, "utf-8"), dtype=np.uint8)
-        except UnicodeEncodeError as error:
-            raise lone_surrogate(error) from None
+    def encode(  # noqa: D102 - inherited
+        self, text: str, errors: Literal["strict", "surrogateescape"] = "strict"
+    ) -> NDArray[np.uint8]:
+        if errors == "strict":
+            try:
+                return np.frombuffer(bytearray(text, "utf-8"), dtype=np.uint8)
+            except UnicodeEncodeError:
+                pass  # the table says where
+        return super().encode(text, errors)
 
-    def decode(self, data: ByteData, errors: Literal["strict", "replace"] = "strict") -> str:  # noqa: D102 - inherited
-        check_errors(errors)
-        array = as_bytes(data)
+    def _decode_characters(self, array: NDArray[np.uint8]) -> str | None:
         try:
-            return array.tobytes().decode("utf-8")
+            return str(np.ascontiguousarray(array).data, "utf-8")
         except UnicodeDecodeError:  # malformed or holding controls: parse knows which, and where
-            return super().decode(array, errors)
+            return None
 
     def parse(self, data: ByteData) -> tuple[NDArray[np.int32], NDArray[np.int64]]:  # noqa: D102 - inherited
         array = as_bytes(data)
@@ -113,7 +109,8 @@ def _parse_any(array: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.
     second = padded[1 : size + 1]
     # has[k]: bytes 1..k of the maximal subpart that would begin at each offset are there.
     need = _LENGTH[array]
-    has_1 = (need >= 2) & (second >= _LOW[array]) & (second <= _HIGH[array])
+    escape = (array == _ESCAPE_LEAD) & ((second == _ESCAPE_SECOND) | (second == _ESCAPE_SECOND + 1))
+    has_1 = (need >= 2) & (second >= _LOW[array]) & (second <= _HIGH[array]) | escape
     has_2 = (need >= 3) & has_1 & trail[2 : size + 2]
     has_3 = (need == 4) & has_2 & trail[3 : size + 3]
     inside = np.zeros(size + 3, dtype=np.bool_)
@@ -134,18 +131,18 @@ def _parse_any(array: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.
 
 
 def _words() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Code words (left-aligned) and lengths of all code points, by the definition of UTF-8."""
-    scalars = all_scalars()
+    """Code words (left-aligned) and lengths of all values, by the definition of UTF-8."""
+    values = all_values()
     words = np.zeros(NUM_CODE_POINTS, dtype=np.uint32)
     lengths = np.zeros(NUM_CODE_POINTS, dtype=np.uint8)
-    length = 1 + np.searchsorted([0x80, 0x800, 0x10000], scalars, side="right")
-    trailing = [0x80 | (scalars >> (6 * k)) & 0x3F for k in range(3)]
+    length = 1 + np.searchsorted([0x80, 0x800, 0x10000], values, side="right")
+    trailing = [0x80 | (values >> (6 * k)) & 0x3F for k in range(3)]
     forms = [
-        scalars << 24,
-        (0xC0 | scalars >> 6) << 24 | trailing[0] << 16,
-        (0xE0 | scalars >> 12) << 24 | trailing[1] << 16 | trailing[0] << 8,
-        (0xF0 | scalars >> 18) << 24 | trailing[2] << 16 | trailing[1] << 8 | trailing[0],
+        values << 24,
+        (0xC0 | values >> 6) << 24 | trailing[0] << 16,
+        (0xE0 | values >> 12) << 24 | trailing[1] << 16 | trailing[0] << 8,
+        (0xF0 | values >> 18) << 24 | trailing[2] << 16 | trailing[1] << 8 | trailing[0],
     ]
-    words[scalars] = np.choose(length - 1, forms)
-    lengths[scalars] = length
+    words[values] = np.choose(length - 1, forms)
+    lengths[values] = length
     return words, lengths

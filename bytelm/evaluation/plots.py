@@ -107,7 +107,7 @@ def _cells(
 ) -> list[Cell]:
     """(character, forwards, heads) of each character; a character of the prompt has no bytes of its own."""
     cells: list[Cell] = [(character, [], []) for character in prompt]
-    starts = np.flatnonzero(encoding.word_starts(symbols)).tolist()
+    starts = np.flatnonzero(encoding.char_starts(symbols)).tolist()
     for start, end in zip(starts, [*starts[1:], len(symbols)], strict=True):
         word = symbols[start:end]
         is_control = any(word.tobytes() == code for code in encoding.controls.values())

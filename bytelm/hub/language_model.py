@@ -251,7 +251,7 @@ class LanguageModel:
         """EOS and the stop strings, which may hold controls, each as whole words of the encoding."""
 
         def aligned(generated: NDArray[np.uint8], start: int) -> bool:
-            return bool(self.encoding.word_starts(generated)[start])
+            return bool(self.encoding.char_starts(generated)[start])
 
         words = [self.tokenizer.eos, *self._encode(strings, "stop", allowed_controls="all")]
         return [SequenceStop(tuple(word.tolist()), aligned) for word in words]

@@ -7,21 +7,11 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from bytelm.encoding import (
-    CONTROL_NAMES,
-    INVALID,
-    REPLACEMENT,
-    ByteData,
-    Encoding,
-    as_bytes,
-    check_errors,
-    scalars_to_text,
-)
+from bytelm.encoding import ByteData, Encoding, as_bytes, check_errors, scalars_to_text
 from bytelm.errors import EncodingError
 from bytelm.tokenizer.batch import Batch, PaddingSide, pad
 
 AllowedControls = Collection[str] | Literal["all"]
-_CONTROL = regex.compile(r"\L<controls>", controls=list(CONTROL_NAMES))
 
 
 class Tokenizer:
@@ -43,6 +33,8 @@ class Tokenizer:
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
+        self._controls = tuple(encoding.controls)
+        self._control = regex.compile(r"\L<controls>", controls=list(self._controls))
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.encoding!r})"
@@ -80,10 +72,10 @@ class Tokenizer:
         Raises:
             EncodingError: a control string that is not allowed, or a lone surrogate, with its index in ``text``.
         """
-        allowed = _allowed(allowed_controls)
+        allowed = self._allowed(allowed_controls)
         parts = []
         end = 0
-        for match in _CONTROL.finditer(text):
+        for match in self._control.finditer(text):
             if match.group() not in allowed:
                 raise EncodingError(
                     f"text index {match.start()}: found the control string {match.group()}, expected text "
@@ -106,12 +98,16 @@ class Tokenizer:
         Raises:
             EncodingError: as :meth:`encode`, with the index of the text in ``texts``.
         """
-        rows = []
-        for number, text in enumerate(texts):
-            try:
-                rows.append(self.encode(text, allowed_controls=allowed_controls))
-            except EncodingError as error:
-                raise EncodingError(f"text {number}: {error}") from None
+        if any("<|" in text for text in texts):
+            rows = []
+            for number, text in enumerate(texts):
+                try:
+                    rows.append(self.encode(text, allowed_controls=allowed_controls))
+                except EncodingError as error:
+                    raise EncodingError(f"text {number}: {error}") from None
+        else:
+            self._allowed(allowed_controls)
+            rows = self.encoding.encode_batch(texts)
         return pad(rows, self.encoding.controls[self.pad_token], padding_side)
 
     # Decoding
@@ -126,18 +122,17 @@ class Tokenizer:
         Raises:
             EncodingError: with ``errors="strict"``, at the first malformed piece, with its byte offset.
         """
-        check_errors(errors)
+        check_errors(errors, ("strict", "replace"))
         array = as_bytes(ids)
         values, starts = self.encoding.parse(array)
-        if errors == "strict":
-            self.encoding.check_pieces(array, values, starts, allow_controls=True)
-        values = np.where(values <= INVALID, np.int32(REPLACEMENT), values)
+        certain = self.encoding.complete(array)
+        values = self.encoding.settle(array, values, starts, errors, certain=certain, allow_controls=True)
         pieces = []
         end = 0
         for index in np.flatnonzero(values < 0):
             pieces.append(scalars_to_text(values[end:index]))
             if not skip_controls:
-                pieces.append(CONTROL_NAMES[-1 - int(values[index])])
+                pieces.append(self._controls[-1 - int(values[index])])
             end = int(index) + 1
         return "".join([*pieces, scalars_to_text(values[end:])])
 
@@ -171,13 +166,12 @@ class Tokenizer:
             # The index in the message must be one of the whole text, which has a surrogate at the same place.
             return self.encoding.encode(text)
 
-
-def _allowed(controls: AllowedControls) -> frozenset[str]:
-    if isinstance(controls, str):
-        if controls != "all":
-            raise EncodingError(f"allowed_controls: found {controls!r}, expected 'all' or a collection of controls")
-        return frozenset(CONTROL_NAMES)
-    unknown = sorted(set(controls) - set(CONTROL_NAMES))
-    if unknown:
-        raise EncodingError(f"allowed_controls: found {unknown[0]!r}, expected some of {', '.join(CONTROL_NAMES)}")
-    return frozenset(controls)
+    def _allowed(self, controls: AllowedControls) -> frozenset[str]:
+        if isinstance(controls, str):
+            if controls != "all":
+                raise EncodingError(f"allowed_controls: found {controls!r}, expected 'all' or a collection of controls")
+            return frozenset(self._controls)
+        unknown = sorted(set(controls) - set(self._controls))
+        if unknown:
+            raise EncodingError(f"allowed_controls: found {unknown[0]!r}, expected some of {', '.join(self._controls)}")
+        return frozenset(controls)

@@ -56,14 +56,16 @@ def test_encodings_differ_and_say_who_they_are():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format_version 2, expected 1"),
+        ({"format_version": 1}, "format_version 1, expected 2"),
         ({"family": "morse"}, "found family 'morse', expected one of utf8"),
         ({"s": 230, "c": 18}, "digest"),
         ({"s": 230}, "s = 230, c = 17"),
         ({"s": "231"}, "s: found '231', expected a value of type int"),
         ({"ranked": None}, "ranked: found None"),
-        ({"ranked": "のの"}, r"U\+306E more than once"),
-        ({"ranked": "の\ud800"}, r"lone surrogate U\+D800"),
+        ({"ranked": ["の", "の"]}, r"U\+306E more than once"),
+        ({"ranked": "のに"}, "ranked: found 'のに', expected a value of type list"),
+        ({"ranked": ["の", 3]}, "expected strings"),
+        ({"ranked": ["の\ud800"]}, r"lone surrogate U\+D800"),
         ({"name": 3}, "name: found 3"),
         ({"digest": "00"}, "digest: found '00'"),
         ({"controls": {}}, "controls"),
@@ -113,7 +115,7 @@ def test_every_kind_of_byte_data_is_read_alike(encoding):
     for form in forms:
         assert encoding.decode(form) == "どの形でも同じ"
         assert encoding.complete(form) == len(data)
-        assert encoding.word_starts(form).sum() == 7
+        assert encoding.char_starts(form).sum() == 7
     for empty in (b"", [], np.empty(0, np.uint8)):
         assert encoding.decode(empty) == ""
         assert encoding.parse(empty)[0].shape == (0,)

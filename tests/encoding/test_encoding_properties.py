@@ -1,17 +1,19 @@
 """Hypothesis: arbitrary text and arbitrary bytes through every encoding."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 from byte_strategies import BORDERS, ENCODINGS, as_array, byte_strings, encodings_and_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from slow_coders import slow_coder
 
 from bytelm.encoding import CONTROL_NAMES, INVALID, get_encoding
+from bytelm.encoding.reference import reference_coder
 from bytelm.errors import EncodingError
 
+pytestmark = pytest.mark.usefixtures("kernel")
 any_encoding = st.sampled_from(ENCODINGS)
 
 
@@ -24,7 +26,7 @@ def test_text_round_trips(encoding, text):
     assert encoding.decode(data.tobytes(), errors="replace") == text
     assert encoding.decode(data.tolist()) == text
     assert encoding.complete(data) == len(data)
-    assert encoding.word_starts(data).sum() == len(text)
+    assert encoding.char_starts(data).sum() == len(text)
 
 
 @given(any_encoding, st.text(), st.text())
@@ -54,12 +56,12 @@ def test_controls_between_texts_are_found(encoding, parts):
 
 @given(encodings_and_bytes())
 @settings(deadline=None, max_examples=500)
-def test_parse_equals_the_slow_parser(case):
+def test_parse_equals_the_reference(case):
     encoding, data = case
     values, starts = encoding.parse(data)
     assert values.dtype == np.int32
     assert starts.dtype == np.int64
-    assert (values.tolist(), starts.tolist()) == slow_coder(encoding).parse(data)
+    assert (values.tolist(), starts.tolist()) == reference_coder(encoding).parse(data)
 
 
 @given(encodings_and_bytes())
@@ -70,13 +72,16 @@ def test_any_bytes_decode_by_the_stated_rules(case):
     borders = [*starts.tolist(), len(data)]
     assert borders[0] == 0
     assert all(1 <= end - start <= 4 for start, end in itertools.pairwise(borders))
-    mask = encoding.word_starts(data)
+    mask = encoding.char_starts(data)
     assert mask.shape == (len(data),)
     assert np.array_equal(np.flatnonzero(mask), starts)
 
     replaced = encoding.decode(data, errors="replace")
-    assert replaced == "".join("\ufffd" if value < 0 else chr(value) for value in values)
-    bad = np.flatnonzero(values < 0)
+    escaped = (values >= 0xDC80) & (values < 0xDD00)
+    assert replaced == "".join(
+        "\ufffd" if value < 0 or escape else chr(value) for value, escape in zip(values, escaped, strict=True)
+    )
+    bad = np.flatnonzero((values < 0) | escaped)
     if len(bad) == 0:
         assert encoding.decode(data) == replaced
         return
@@ -85,7 +90,9 @@ def test_any_bytes_decode_by_the_stated_rules(case):
     first = bad[0]
     piece = data[starts[first] : borders[first + 1]]
     assert str(caught.value).startswith(f"byte offset {starts[first]}: found {piece.hex(' ')}, ")
-    if values[first] > INVALID:
+    if values[first] >= 0:
+        assert f"the escaped byte {values[first] - 0xDC00:02x}" in str(caught.value)
+    elif values[first] > INVALID:
         assert CONTROL_NAMES[-1 - values[first]] in str(caught.value)
     assert ("unfinished" in str(caught.value)) == (
         starts[first] >= encoding.complete(data) and values[first] == INVALID
@@ -107,19 +114,6 @@ def test_cutting_at_complete_boundaries_changes_nothing(case):
         assert set(zip(settled[0].tolist(), settled[1].tolist(), strict=True)) <= pieces
 
 
-@given(encodings_and_bytes())
-@settings(deadline=None)
-def test_streaming_one_byte_at_a_time_equals_the_whole(case):
-    encoding, data = case
-    text, held = "", b""
-    for byte in data:
-        held += bytes([byte])
-        cut = encoding.complete(held)
-        text += encoding.decode(held[:cut], errors="replace")
-        held = held[cut:]
-    assert text + encoding.decode(held, errors="replace") == encoding.decode(data, errors="replace")
-
-
 @given(st.sampled_from(ENCODINGS), st.text(min_size=1, max_size=30), st.data())
 @settings(deadline=None)
 def test_a_corpus_can_be_entered_in_the_middle(encoding, text, data):
@@ -132,7 +126,12 @@ def test_a_corpus_can_be_entered_in_the_middle(encoding, text, data):
     assert np.array_equal(later[len(later) - len(synchronised) :], synchronised)
 
 
-@given(byte_strings(get_encoding("utf8")).map(lambda data: bytes(byte for byte in data if byte < 0xF8)))
+def python_bytes(data: bytes) -> bytes:
+    """Without what is a word here and none for Python: controls, and the beginnings of escaped bytes."""
+    return re.sub(rb"[\xf8-\xff]|\xed(?=[\xf8-\xff]*[\xb2\xb3])", b"", data)
+
+
+@given(byte_strings(get_encoding("utf8")).map(python_bytes))
 @example(b"\xf0\x90\x80A\xe3\x81")
 @settings(deadline=None, max_examples=300)
 def test_utf8_is_pythons_codec_on_bytes_without_controls(data):
@@ -150,8 +149,10 @@ def test_utf8_is_pythons_codec_on_bytes_without_controls(data):
 def test_utf8_is_pythons_codec_on_all_sequences_of_border_bytes():
     border = as_array(bytes(byte for byte in BORDERS if byte < 0xF8))
     grid = np.stack(np.meshgrid(*[border] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    grid = grid[~((grid[:, :-1] == 0xED) & (grid[:, 1:] & 0xFE == 0xB2)).any(axis=1)]
     data = np.pad(grid, ((0, 0), (0, 1)), constant_values=ord("|")).tobytes()
-    assert get_encoding("utf8").decode(data, errors="replace") == data.decode("utf-8", "replace")
+    equal = get_encoding("utf8").decode(data, errors="replace") == data.decode("utf-8", "replace")
+    assert equal  # not compared in the assertion: pytest would look for the difference for hours
 
 
 @given(st.text())
