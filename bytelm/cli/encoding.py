@@ -1,4 +1,4 @@
-"""``bytelm encoding list | show | fit``."""
+"""``bytelm encoding list | fit``; ``bench`` joins them here."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bytelm.cli import encoding_bench
 from bytelm.cli.arguments import (
     EncodingName,
     Field,
@@ -25,6 +26,7 @@ from bytelm.encoding import Encoding, count_characters, fit_dense, get_encoding,
 from bytelm.errors import CorpusError, EncodingError
 
 encoding = typer.Typer(name="encoding", help="Maps from text to bytes.")
+encoding.command()(encoding_bench.bench)
 
 _SAMPLE = "朝の市場で、魚と野菜とおいしいパンを買った。代金は3,200円、袋は my bag に入れた。"
 
