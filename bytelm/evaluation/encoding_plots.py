@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bytelm.evaluation.plots import japanese_font
+
 _KIND_COLOURS = {"ceiling": "#9aa0a6", "encoding": "#3b6fb6", "rival": "#dd8452"}
 
 
@@ -18,7 +20,7 @@ def plot_coding_speed(path: Path, rows: Sequence[tuple[str, str, float, float]],
     """
     ordered = sorted(rows, key=lambda row: row[2])
     figure = Figure(figsize=(10, 1.4 + 0.36 * len(ordered)), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontproperties=japanese_font(11), parse_math=False)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     places = range(len(ordered))
     speeds = {"encode": [row[2] for row in ordered], "decode": [row[3] for row in ordered]}
