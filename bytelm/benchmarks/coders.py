@@ -165,7 +165,11 @@ def _ids(batch: Callable[[list[str]], Sequence[Any]]) -> Callable[[list[str]], S
 
 
 def _byt5() -> list[Coder]:
-    coder = _import("transformers").ByT5Tokenizer()
+    transformers = _import("transformers")
+    try:
+        coder = transformers.ByT5Tokenizer()
+    except (ImportError, AttributeError, RuntimeError) as error:  # its names are imported on first use
+        raise _UnavailableError(f"cannot be imported ({error})") from None
     return [
         Coder(
             "byt5",

@@ -64,6 +64,8 @@ def bench(
     for name, value in (("--megabytes", megabytes), ("--seconds", seconds)):
         if not value > 0:
             raise ConfigError(f"{name}: found {value}, expected more than 0")
+    if png is not None and not png.parent.is_dir():
+        raise ConfigError(f"--png: {png}: found no folder {str(png.parent)!r}, expected one to write into")
     source = ", ".join(map(str, paths)) if paths else "Japanese text of the package"
     documents = _documents(paths or [], int(megabytes * 1e6), field, skip_bad_lines)
     result = _measure(documents, int(megabytes * 1e6), gpt2_bpe, repeats, seconds)

@@ -205,7 +205,7 @@ def _letters(classes: Sequence[str]) -> str:
 
 
 def _printable(character: str) -> str:
-    """The character; a short escape or a dot where it shows nothing; on a dotted circle if it joins what precedes it."""
+    """The character; an escape or a dot where it shows nothing; on a dotted circle where it joins the one before."""
     if not character.isprintable():
         shown = repr(character)[1:-1]
         return shown if len(shown) == 2 else "·"

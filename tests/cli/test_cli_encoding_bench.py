@@ -45,6 +45,7 @@ def test_bench_reads_no_more_than_it_needs(run, documents):
         (("--seconds", "-1"), ("--seconds: found -1.0",)),
         (("--repeats", "0"), ("--repeats",)),
         (("--gpt2-bpe", "nowhere", "--megabytes", "0.01"), ("vocab.json", "no such file")),
+        (("--png", "nowhere/speed.png"), ("nowhere/speed.png", "no folder")),
         (("nowhere.jsonl",), ("nowhere.jsonl", "no such file")),
     ],
 )
