@@ -1,6 +1,5 @@
-"""``bytelm encoding list | show | fit``."""
+"""``bytelm encoding list | fit``; ``show`` and ``bench`` join them here."""
 
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,15 +7,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bytelm.cli import encoding_bench, encoding_show
 from bytelm.cli.arguments import (
-    EncodingName,
     Field,
     Json,
     SkipBadLines,
     Sources,
     SplitBlankLines,
     check_text,
-    resolve_encoding,
 )
 from bytelm.cli.console import format_table, progress_bar, write_result
 from bytelm.cli.sources import SourceReader
@@ -25,6 +23,8 @@ from bytelm.encoding import Encoding, count_characters, fit_dense, get_encoding,
 from bytelm.errors import CorpusError, EncodingError
 
 encoding = typer.Typer(name="encoding", help="Maps from text to bytes.")
+encoding.command()(encoding_show.show)
+encoding.command()(encoding_bench.bench)
 
 _SAMPLE = "朝の市場で、魚と野菜とおいしいパンを買った。代金は3,200円、袋は my bag に入れた。"
 
@@ -66,62 +66,6 @@ def _summary(encoding: Encoding, sample: str) -> dict[str, Any]:
         "controls": {name: word.hex() for name, word in encoding.controls.items()},
         "bytes_per_character": len(encoding.encode(sample)) / len(sample),
     }
-
-
-@encoding.command()
-def show(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to encode.", show_default=False)],
-    name: EncodingName = "dense-ja",
-    patch: Annotated[int, typer.Option("--patch", metavar="P", min=1, help="Bytes per patch of the model.")] = 4,
-    json: Json = False,
-) -> None:
-    """Each character of TEXT with its scalar value and code word, and where patches begin (a bar in the code word).
-
-    JSON fields: command, encoding, digest, text, characters (of each: character, scalar, word, start), patches, bytes,
-    bytes_per_character.
-    """
-    check_text(text, "TEXT")
-    chosen = resolve_encoding(name)
-    data = chosen.encode(text)
-    starts = chosen.parse(data)[1].tolist()
-    ends = [*starts, len(data)][1:]
-    words = [data[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
-    characters = [
-        {"character": character, "scalar": ord(character), "word": word.hex(), "start": start}
-        for character, word, start in zip(text, words, starts, strict=True)
-    ]
-    patches = [data[i : i + patch].tobytes().hex() for i in range(0, len(data), patch)]
-    result = {
-        "command": "encoding show",
-        "encoding": chosen.name,
-        "digest": chosen.digest,
-        "text": text,
-        "characters": characters,
-        "patches": patches,
-        "bytes": len(data),
-        "bytes_per_character": len(data) / len(text) if text else None,
-    }
-    rows = [
-        (_printable(c), f"U+{ord(c):04X}", _barred(word, start, patch), str(start), str(start // patch), _name(c))
-        for c, word, start in zip(text, words, starts, strict=True)
-    ]
-    table = format_table(("", "scalar", "code word", "byte", "patch", "name"), rows, "lllrrl")
-    ratio = f", {len(data) / len(text):.3f} bytes/char" if text else ""
-    total = f"{chosen.name}: {len(text)} characters, {len(data)} bytes, {len(patches)} patches of {patch}{ratio}"
-    write_result(result, f"{table}\n{total}", json)
-
-
-def _printable(character: str) -> str:
-    return character if character.isprintable() else repr(character)[1:-1]
-
-
-def _name(character: str) -> str:
-    return unicodedata.name(character, "")
-
-
-def _barred(word: bytes, start: int, patch: int) -> str:
-    """The bytes of a word in hex; ``|`` stands before the first byte of a patch."""
-    return "".join(f"{'|' if (start + i) % patch == 0 else ' '}{byte:02x}" for i, byte in enumerate(word))
 
 
 @encoding.command()

@@ -36,54 +36,6 @@ def test_list_refuses_an_empty_sample(run):
     run("encoding", "list", "--sample", "").refused("--sample")
 
 
-def test_show(run, check_fields):
-    result = run("encoding", "show", "a月𠮷", "--encoding", "utf8", "--json").json
-    check_fields(command.show, result)
-    assert result["characters"] == [
-        {"character": "a", "scalar": 0x61, "word": "61", "start": 0},
-        {"character": "月", "scalar": 0x6708, "word": "e69c88", "start": 1},
-        {"character": "𠮷", "scalar": 0x20BB7, "word": "f0a0aeb7", "start": 4},
-    ]
-    assert result["patches"] == ["61e69c88", "f0a0aeb7"]
-    assert (result["bytes"], result["bytes_per_character"]) == (8, 8 / 3)
-
-
-@pytest.mark.parametrize("name", list_encodings())
-def test_show_agrees_with_the_encoding(run, name):
-    text = "雨のち晴れ、気温は21℃🌤\n𠮷"
-    result = run("encoding", "show", text, "--encoding", name, "--json").json
-    data = get_encoding(name).encode(text).tobytes()
-    assert "".join(entry["word"] for entry in result["characters"]) == data.hex()
-    assert "".join(result["patches"]) == data.hex()
-    for entry in result["characters"]:
-        word = get_encoding(name).encode(entry["character"]).tobytes()
-        assert data[entry["start"] :].startswith(word)
-        assert (entry["word"], entry["scalar"]) == (word.hex(), ord(entry["character"]))
-
-
-def test_show_for_people_marks_patches(run):
-    status, out, _ = run("encoding", "show", "a月\n𠮷b", "--encoding", "utf8", "--patch", "3")
-    assert status == 0
-    assert "|61" in out
-    assert " e6 9c|88" in out
-    assert "U+20BB7" in out
-    assert "f0|a0 ae b7" in out
-    assert "\\n" in out
-    assert out.splitlines()[-1] == "utf8: 5 characters, 10 bytes, 4 patches of 3, 2.000 bytes/char"
-
-
-def test_show_nothing(run):
-    result = run("encoding", "show", "", "--json").json
-    assert (result["characters"], result["bytes_per_character"]) == ([], None)
-
-
-def test_show_refuses(run):
-    run("encoding", "show", "月", "--encoding", "utf9").refused("'utf9'", "dense-ja")
-    run("encoding", "show", "月\udc80").refused("TEXT: text index 1", "the byte 80")
-    run("encoding", "show", "月\ud800").refused("TEXT: text index 1", "U+D800")
-    run("encoding", "show", "月", "--encoding", "missing.json").refused("missing.json", "No such file")
-
-
 def test_fit_and_use_the_table(run, documents, tmp_path, check_fields):
     table = tmp_path / "mine.json"
     fitted = run("encoding", "fit", documents, "--name", "mine", "--out", table, "--min-count", 1, "--json").json
