@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check slow format clean
+.PHONY: demo test check slow fuzz format clean
 
 demo: $(INSTALLED)
 	$(BIN)/bytelm demo --out demo-out
@@ -20,6 +20,11 @@ check: $(INSTALLED)
 
 slow: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
+# Ten minutes of coverage-guided fuzzing of the encodings against the reference coders.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz_encodings.py -max_total_time=600 -print_final_stats=1
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

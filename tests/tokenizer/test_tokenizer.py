@@ -158,9 +158,7 @@ def test_strict_decoding_gives_the_offset_in_the_whole_ids(tokenizer):
 @settings(deadline=None, max_examples=300)
 def test_any_ids_decode_piece_by_piece(tokenizer, data):
     values = tokenizer.encoding.parse(data)[0].tolist()
-    shown = [
-        "\ufffd" if v <= INVALID or v in ESCAPES else CONTROL_NAMES[-1 - v] if v < 0 else chr(v) for v in values
-    ]
+    shown = ["\ufffd" if v <= INVALID or v in ESCAPES else CONTROL_NAMES[-1 - v] if v < 0 else chr(v) for v in values]
     assert tokenizer.decode(data, errors="replace") == "".join(shown)
     if INVALID in values:
         with pytest.raises(EncodingError, match="byte offset"):
