@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +22,9 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Encoding]] = {
     "utf8": lambda table: Utf8Encoding(),
     "utf16": lambda table: Utf16Encoding(),
     "utf32": lambda table: Utf32Encoding(),
-    "ranked2": lambda table: Ranked2Encoding(_field(table, "name", str), _field(table, "ranked", str)),
+    "ranked2": lambda table: Ranked2Encoding(_field(table, "name", str), _ranked(table)),
     "dense": lambda table: DenseEncoding(
-        _field(table, "name", str), _field(table, "s", int), _field(table, "c", int), _field(table, "ranked", str)
+        _field(table, "name", str), _field(table, "s", int), _field(table, "c", int), _ranked(table)
     ),
 }
 
@@ -35,8 +36,16 @@ def _field(table: Mapping[str, Any], field: str, kind: type[_T]) -> _T:
     return value
 
 
-def _dense_ja() -> Encoding:
-    source = resources.files("bytelm.encoding") / "tables" / "dense-ja.json"
+def _ranked(table: Mapping[str, Any]) -> str:
+    """The ranked characters: one string, or a list of strings to be joined."""
+    lines = table.get("ranked")
+    if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
+        return "".join(lines)
+    return _field(table, "ranked", str)
+
+
+def _shipped(name: str) -> Encoding:
+    source = resources.files("bytelm.encoding") / "tables" / f"{name}.json"
     return encoding_from_dict(json.loads(source.read_text(encoding="utf-8")))
 
 
@@ -51,7 +60,8 @@ _BUILTIN: dict[str, Callable[[], Encoding]] = {
     "utf16": Utf16Encoding,
     "utf32": Utf32Encoding,
     "ranked2": _ranked2,
-    "dense-ja": _dense_ja,
+    "dense-ja": partial(_shipped, "dense-ja"),
+    "dense-mul": partial(_shipped, "dense-mul"),
 }
 _known: dict[str, Encoding] = {}
 _lock = threading.RLock()
