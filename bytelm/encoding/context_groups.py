@@ -52,9 +52,7 @@ def information(table: NDArray[np.float64], groups: NDArray[np.int64], num_group
     return float(np.sum(joint[seen] * np.log2(joint[seen] / outer[seen])))
 
 
-def _neighbour_table(
-    members: NDArray[np.int64], counts: NDArray[np.int64], pairs: PairCounts
-) -> NDArray[np.float64]:
+def _neighbour_table(members: NDArray[np.int64], counts: NDArray[np.int64], pairs: PairCounts) -> NDArray[np.float64]:
     """float64[n, 2(NUM_NEIGHBOURS + 1)]: how often each member stands beside each neighbour, left ones first."""
     row = np.full(len(counts), -1)
     row[members] = np.arange(len(members))

@@ -56,11 +56,13 @@ class PairCounts:
         """int64[n], code points."""
         return self.keys & ((1 << _SHIFT) - 1)
 
-    def __add__(self, other: "PairCounts") -> "PairCounts":
-        keys, where = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
+    @classmethod
+    def sum(cls, parts: Sequence["PairCounts"]) -> "PairCounts":
+        """The counts of all parts together."""
+        keys, where = np.unique(np.concatenate([np.empty(0, np.int64), *(p.keys for p in parts)]), return_inverse=True)
         counts = np.zeros(len(keys), dtype=np.int64)
-        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
-        return PairCounts(keys, counts)
+        np.add.at(counts, where, np.concatenate([np.empty(0, np.int64), *(p.counts for p in parts)]))
+        return cls(keys, counts)
 
 
 def count_characters(texts: Iterable[str]) -> NDArray[np.int64]:
@@ -103,9 +105,9 @@ def count_pairs(texts: Iterable[str]) -> PairCounts:
             parts.append(_code_points(text, first, start + _BATCH, number))
             size += len(parts[-1])
             if size >= _BATCH:
-                total += PairCounts.of(np.concatenate(parts), breaks)
+                total = PairCounts.sum([total, PairCounts.of(np.concatenate(parts), breaks)])
                 parts, breaks, size = [], [], 0
-    return total + PairCounts.of(np.concatenate(parts), breaks) if parts else total
+    return PairCounts.sum([total, PairCounts.of(np.concatenate(parts), breaks)]) if parts else total
 
 
 def _code_points(text: str, start: int, stop: int, number: int) -> NDArray[np.uint32]:
@@ -173,7 +175,6 @@ def balance_pairs(groups: Sequence[PairCounts], totals: Sequence[int]) -> PairCo
     Raises:
         EncodingError: a group without a character.
     """
-    result = PairCounts.empty()
-    for pairs, total in zip(groups, totals, strict=True):
-        result += PairCounts(pairs.keys, scaled(pairs.counts, total))
-    return result
+    return PairCounts.sum(
+        [PairCounts(pairs.keys, scaled(pairs.counts, total)) for pairs, total in zip(groups, totals, strict=True)]
+    )
