@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bytelm.encoding import EncodingView as EncodingView
 from bytelm.encoding import get_encoding as get_encoding
 from bytelm.errors import BytelmError as BytelmError
 from bytelm.tokenizer import Tokenizer as Tokenizer
 
 if TYPE_CHECKING:
-    from bytelm.evaluation.encoding_view import EncodingView as EncodingView
     from bytelm.hub import LanguageModel as LanguageModel
     from bytelm.hub import load as load
 
@@ -20,8 +20,4 @@ def __getattr__(name: str) -> Any:
         import bytelm.hub
 
         return getattr(bytelm.hub, name)
-    if name == "EncodingView":
-        from bytelm.evaluation.encoding_view import EncodingView
-
-        return EncodingView
     raise AttributeError(f"module 'bytelm' has no attribute {name!r}")

@@ -1,8 +1,6 @@
 """``bytelm corpus build | info``."""
 
-import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +8,11 @@ import typer
 
 from bytelm.cli.arguments import EncodingName, Field, Json, SkipBadLines, Sources, SplitBlankLines, resolve_encoding
 from bytelm.cli.console import progress_bar, write_result
+from bytelm.cli.sources import default_workers
 from bytelm.corpus import BuildProgress, Corpus, Manifest, build_corpus
-from bytelm.corpus.readers import find_sources
 
 corpus = typer.Typer(name="corpus", help="Text as shards of bytes for training.")
 
-_ALONE_BYTES = 1 << 24  # less than this is encoded before worker processes have started
-_MOST_WORKERS = 8
 _SHOWN_BAD_LINES = 5
 
 
@@ -52,7 +48,7 @@ def build(
             paths,
             table,
             out,
-            workers=_default_workers(paths) if workers is None else workers,
+            workers=default_workers(paths) if workers is None else workers,
             field=field,
             split_blank_lines=split_blank_lines,
             skip_bad_lines=skip_bad_lines,
@@ -82,13 +78,6 @@ def info(
     state = "every shard agrees with its SHA-256" if verify else "sizes agree, contents were not read"
     result = {"command": "corpus info", **_summary(folder, manifest), "verified": verify}
     write_result(result, f"{_describe(folder, manifest)}\n{state}", json)
-
-
-def _default_workers(paths: Sequence[Path]) -> int:
-    """All processors but the one that reads, unless the input is small."""
-    if sum(path.stat().st_size for path in find_sources(paths)) < _ALONE_BYTES:
-        return 0
-    return min(_MOST_WORKERS, (os.cpu_count() or 1) - 1)
 
 
 def _summary(folder: Path, manifest: Manifest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from bytelm.cli.arguments import Json, check_text, resolve_encoding
 from bytelm.cli.console import write_result
-from bytelm.evaluation.encoding_view import DEFAULT_ENCODINGS, EncodingView
+from bytelm.encoding.view import DEFAULT_ENCODINGS, EncodingView
 
 
 def show(

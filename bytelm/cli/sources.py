@@ -1,13 +1,42 @@
 """Text from source files, with the account of what could not be used."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bytelm.cli.console import write_error
 from bytelm.corpus import BadLine, Document, iter_documents
-from bytelm.corpus.readers import Source, find_sources, refuse_bad_line
+from bytelm.corpus.readers import find_sources, refuse_bad_line
 
 _SHOWN = 5
+_ALONE_BYTES = 1 << 24  # less than this is read before worker processes have started
+_MOST_WORKERS = 8
+
+
+def default_workers(paths: Sequence[Path]) -> int:
+    """All processors but the one that reads, unless the input is small.
+
+    Raises:
+        CorpusError: a path that cannot be read.
+    """
+    if sum(path.stat().st_size for path in find_sources(paths)) < _ALONE_BYTES:
+        return 0
+    return min(_MOST_WORKERS, (os.cpu_count() or 1) - 1)
+
+
+class BadLineCounter:
+    """Reports the first bad lines on standard error and counts all: ``number`` were called for so far."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, bad: BadLine) -> None:
+        """Report and count a bad line."""
+        self.number += 1
+        if self.number <= _SHOWN:
+            write_error(f"warning: {bad.file}:{bad.line}: {bad.reason}; skipped")
+        elif self.number == _SHOWN + 1:
+            write_error("warning: more bad lines are skipped without a message")
 
 
 class SourceReader:
@@ -16,17 +45,15 @@ class SourceReader:
     Args:
         paths: as for ``bytelm corpus build``.
         skip: report the first bad lines on standard error and count all, instead of raising at the first.
-    Attributes:
-        num_bad_lines: bad lines skipped so far.
     Raises:
         CorpusError: a path that cannot be read; while reading, a bad line that is not skipped.
     """
 
     def __init__(self, paths: Sequence[Path], *, field: str, split_blank_lines: bool, skip: bool) -> None:
         self.paths = find_sources(paths)
-        self.num_bad_lines = 0
+        self._bad_lines = BadLineCounter()
         self._field, self._split = field, split_blank_lines
-        self._on_bad_line = self._count if skip else refuse_bad_line
+        self._on_bad_line = self._bad_lines if skip else refuse_bad_line
 
     def documents(self) -> Iterator[tuple[Path, Document]]:
         """Each document with the file that it comes from."""
@@ -36,16 +63,7 @@ class SourceReader:
             )
             yield from ((path, document) for document in documents)
 
-    def sources(self) -> list[Source]:
-        """The files, to be read in pieces of documents."""
-        return [
-            Source(path, field=self._field, split_blank_lines=self._split, on_bad_line=self._on_bad_line)
-            for path in self.paths
-        ]
-
-    def _count(self, bad: BadLine) -> None:
-        self.num_bad_lines += 1
-        if self.num_bad_lines <= _SHOWN:
-            write_error(f"warning: {bad.file}:{bad.line}: {bad.reason}; skipped")
-        elif self.num_bad_lines == _SHOWN + 1:
-            write_error("warning: more bad lines are skipped without a message")
+    @property
+    def num_bad_lines(self) -> int:
+        """Bad lines skipped so far."""
+        return self._bad_lines.number

@@ -3,6 +3,10 @@
 from bytelm.corpus.build import BuildProgress as BuildProgress
 from bytelm.corpus.build import build_corpus as build_corpus
 from bytelm.corpus.corpus import Corpus as Corpus
+from bytelm.corpus.counting import CountProgress as CountProgress
+from bytelm.corpus.counting import GroupCounts as GroupCounts
+from bytelm.corpus.counting import count_groups as count_groups
+from bytelm.corpus.counting import weigh as weigh
 from bytelm.corpus.default_text import DEFAULT_PROMPTS as DEFAULT_PROMPTS
 from bytelm.corpus.default_text import default_texts as default_texts
 from bytelm.corpus.default_text import split_default_texts as split_default_texts

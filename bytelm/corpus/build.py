@@ -7,7 +7,7 @@ from typing import final
 
 from bytelm.corpus.manifest import FORMAT_VERSION, MANIFEST_FILE, BadLine, Manifest, Shard, SourceSummary
 from bytelm.corpus.pool import Batch, EncodedBatch, batch_encoder
-from bytelm.corpus.readers import Piece, Source, find_sources, refuse_bad_line
+from bytelm.corpus.readers import Piece, Source, cut_piece, find_sources, refuse_bad_line
 from bytelm.corpus.shards import ShardWriter, corpus_files
 from bytelm.encoding import Encoding
 from bytelm.errors import CorpusError
@@ -187,7 +187,7 @@ class _Reading:
             documents, bad_before = 0, self.num_bad
             for piece in source:
                 documents += piece.ends
-                yield from _cut(piece)
+                yield from cut_piece(piece, _BATCH_CHARACTERS)
             summary = SourceSummary(path=str(source.path), documents=documents, bad_lines=self.num_bad - bad_before)
             self.summaries.append(summary)
             bytes_before += source.num_bytes
@@ -202,14 +202,3 @@ class _Reading:
             bytes=num_bytes,
             bad_lines=self.num_bad,
         )
-
-
-def _cut(piece: Piece) -> Iterator[Piece]:
-    """A piece in parts of a batch at most: a code word depends on its character alone, so text may be cut anywhere."""
-    if len(piece.text) <= _BATCH_CHARACTERS:
-        yield piece
-        return
-    starts = range(0, len(piece.text), _BATCH_CHARACTERS)
-    for start in starts:
-        part = piece.text[start : start + _BATCH_CHARACTERS]
-        yield Piece(part, piece.line, piece.begins and start == 0, piece.ends and start == starts[-1])

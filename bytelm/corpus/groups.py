@@ -50,6 +50,14 @@ class GroupSource:
             raise CorpusError(f"{text!r}: found no path, expected [NAME=]PATH[@train|@test]")
         return cls(Path(rest), name or None, side)  # type: ignore[arg-type]
 
+    def group_of(self, path: Path, label: str | None) -> str:
+        """The group of a document of the file ``path`` whose grouping field has the value ``label``."""
+        return self.name or label or path.name.split(".")[0]
+
+    def takes(self, key: str) -> bool:
+        """Whether a document with this id (without one: with this text) is on the side that is read."""
+        return self.side == "all" or in_test(key) == (self.side == "test")
+
 
 def in_test(key: str) -> bool:
     """Whether the document with this id is on the test side: BLAKE2b of the id, modulo ``TEST_SHARE``, is 0."""
@@ -74,11 +82,15 @@ def iter_groups(
     Raises:
         CorpusError: a path that cannot be read; from ``on_bad_line``.
     """
-    labels = (_ID_FIELD, *([by] if by else []))
+    labels = group_labels(by)
     for source in sources:
         for path in find_sources(source.path):
             for document in iter_documents(path, field=field, on_bad_line=on_bad_line, labels=labels):
                 key, *group = document.labels
-                if source.side != "all" and in_test(key or document.text) != (source.side == "test"):
-                    continue
-                yield source.name or (group[0] if group else None) or path.name.split(".")[0], document
+                if source.takes(key or document.text):
+                    yield source.group_of(path, group[0] if group else None), document
+
+
+def group_labels(by: str | None) -> tuple[str, ...]:
+    """The fields that say on which side a document is and, with ``by``, which group it belongs to, in this order."""
+    return (_ID_FIELD, *([by] if by else []))

@@ -8,13 +8,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Any, TypeVar, final
 
 import numpy as np
 
 from bytelm.encoding import Encoding, code_points_of
 from bytelm.errors import CorpusError
 from bytelm.tokenizer import Tokenizer
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 BOS_PATCH_BYTES = 4
 """Length of what stands before every document: a whole window of the merger."""
@@ -88,11 +91,24 @@ def batch_encoder(encoding: Encoding, workers: int) -> Iterator[EncodeBatches]:
     if workers == 0:
         yield lambda batches: map(encode, batches)
         return
+    with worker_pool(workers, _start_worker, (encoding,)) as pool:
+        yield lambda batches: in_order(pool, _encode_in_worker, batches, in_flight=2 * workers + 1)
+
+
+@contextmanager
+def worker_pool(
+    workers: int, initializer: Callable[..., None], arguments: tuple[Any, ...]
+) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, spawned; ``initializer`` is called in each with ``arguments``. They end with the context.
+
+    Raises:
+        CorpusError: inside the context, when a worker process dies.
+    """
     pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(encoding,)
+        workers, multiprocessing.get_context("spawn"), initializer=initializer, initargs=arguments
     )
     try:
-        yield lambda batches: _in_order(pool, batches, in_flight=2 * workers + 1)
+        yield pool
     except BrokenProcessPool:
         raise CorpusError(
             "a worker process ended before its work was done: out of memory, or a script that builds a corpus "
@@ -102,15 +118,22 @@ def batch_encoder(encoding: Encoding, workers: int) -> Iterator[EncodeBatches]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(pool: ProcessPoolExecutor, batches: Iterator[Batch], in_flight: int) -> Iterator[EncodedBatch]:
+def in_order(
+    pool: ProcessPoolExecutor, function: Callable[[_In], _Out], batches: Iterator[_In], in_flight: int
+) -> Iterator[_Out]:
     """Results in the order of the batches, with a bounded number of batches under way."""
-    waiting: deque[Future[EncodedBatch]] = deque()
+    waiting: deque[Future[_Out]] = deque()
     for batch in batches:
-        waiting.append(pool.submit(_encode_in_worker, batch))
+        waiting.append(pool.submit(function, batch))
         if len(waiting) >= in_flight:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C, which reaches the whole process group, to the parent: it alone ends the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 _worker_encoder: _BatchEncoder | None = None
@@ -118,8 +141,7 @@ _worker_encoder: _BatchEncoder | None = None
 
 def _start_worker(encoding: Encoding) -> None:
     global _worker_encoder
-    # Ctrl-C reaches the whole process group: the parent alone ends the pool
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     _worker_encoder = _BatchEncoder(encoding)
 
 

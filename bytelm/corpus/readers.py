@@ -54,6 +54,21 @@ class Piece:
     labels: tuple[str | None, ...] = ()
 
 
+def cut_piece(piece: Piece, characters: int) -> Iterator[Piece]:
+    """A piece in parts of at most so many characters; the first begins and the last ends what the piece does."""
+    if len(piece.text) <= characters:
+        yield piece
+        return
+    starts = range(0, len(piece.text), characters)
+    for start in starts:
+        yield dataclasses.replace(
+            piece,
+            text=piece.text[start : start + characters],
+            begins=piece.begins and start == 0,
+            ends=piece.ends and start == starts[-1],
+        )
+
+
 def refuse_bad_line(bad: BadLine) -> None:
     """Raise for a bad line: what happens unless bad lines are skipped.
 

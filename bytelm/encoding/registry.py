@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,8 +51,8 @@ def _num_controls(table: Mapping[str, Any]) -> int:
     return len(_field(table, "controls", dict))
 
 
-def _dense_ja() -> Encoding:
-    source = resources.files("bytelm.encoding") / "tables" / "dense-ja.json"
+def _shipped(name: str) -> Encoding:
+    source = resources.files("bytelm.encoding") / "tables" / f"{name}.json"
     return encoding_from_dict(json.loads(source.read_text(encoding="utf-8")))
 
 
@@ -66,7 +67,8 @@ _BUILTIN: dict[str, Callable[[], Encoding]] = {
     "utf16": Utf16Encoding,
     "utf32": Utf32Encoding,
     "ranked2": _ranked2,
-    "dense-ja": _dense_ja,
+    "dense-ja": partial(_shipped, "dense-ja"),
+    "dense-mul": partial(_shipped, "dense-mul"),
 }
 _known: dict[str, Encoding] = {}
 _lock = threading.RLock()

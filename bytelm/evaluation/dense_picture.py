@@ -13,8 +13,8 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from bytelm.encoding import CONTROL_NAMES, DenseEncoding
+from bytelm.encoding.view import CodedCharacter, EncodingView
 from bytelm.errors import EncodingError
-from bytelm.evaluation.encoding_view import CodedCharacter, EncodingView
 from bytelm.evaluation.plots import japanese_font
 
 MAX_UTF8_BYTES = 40

@@ -2,7 +2,7 @@ import pytest
 
 from bytelm.cli import encoding_show as command
 from bytelm.encoding import get_encoding, list_encodings
-from bytelm.evaluation.encoding_view import DEFAULT_ENCODINGS
+from bytelm.encoding.view import DEFAULT_ENCODINGS
 
 
 def test_show(run, check_fields):

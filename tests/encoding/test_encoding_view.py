@@ -14,8 +14,8 @@ from rich.cells import cell_len
 
 import bytelm
 from bytelm.encoding import DenseEncoding, get_encoding, list_encodings
+from bytelm.encoding.view import EncodingView, byte_classes
 from bytelm.errors import ConfigError, EncodingError
-from bytelm.evaluation import EncodingView, byte_classes
 
 TEXT = "日本三景: 1. 宮島 🗻é\u0301\n\U0010ffff"
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))

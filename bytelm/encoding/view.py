@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from bytelm.encoding import DenseEncoding, Encoding, get_encoding
+from bytelm.encoding.base import Encoding
+from bytelm.encoding.dense import DenseEncoding
+from bytelm.encoding.registry import get_encoding
 from bytelm.errors import ConfigError, EncodingError
 
 DEFAULT_ENCODINGS = ("dense-ja", "utf8", "utf16")
