@@ -6,6 +6,15 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# Shapes and types are checked in every call of the layers that hold tensors; in those of text that costs more than the
+# calls themselves.
+_CHECKED = ("nn", "heads", "metrics", "model", "decoding", "corpus", "hub", "training", "evaluation", "benchmarks")
+install_import_hook(
+    [f"bytelm.{layer}" for layer in _CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, print_blob=True)
