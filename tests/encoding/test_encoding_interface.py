@@ -13,8 +13,9 @@ DIGESTS = {
     "utf8": "03201b058f4ab3f94b0caac18270a18df530408cefc7c5ad589be07d97657357",
     "utf16": "093a1fcdfe1f7da585c0609833cc333d3db95453322c823435935457f259c919",
     "utf32": "c2c8427d1e73f634523546b56a4e1116b344ab91d070b56db6d95382669a3e77",
-    "ranked2": "99b39ff937527f4d6a53a58a8bd114f271242746de7c446580de18773cc0c178",
-    "dense-ja": "b63ef9c6c5b9e1c44cfd440d5511c3e50d5d3a39ec53eab68bdfd2fc7bbff9ce",
+    "ranked2": "bcfb4eea392e45e93786da3389864f0e9ca1db7f6d10c0c9119109c4074ae1df",
+    "dense-ja": "ede600170180c15cf294defcf8125906921d012323379ecef13e092a16ba0404",
+    "dense-mul": "f50c159584bc51e7935cea72b88d7008e9eae1ffbef104a8c836a1ae491bda42",
 }
 
 
@@ -34,7 +35,9 @@ def test_the_digest_covers_every_word():
 
 def test_names_units_and_longest_words():
     facts = {name: (get_encoding(name).unit, get_encoding(name).max_word) for name in DIGESTS}
-    assert facts == {"utf8": (1, 4), "utf16": (2, 4), "utf32": (4, 4), "ranked2": (2, 4), "dense-ja": (1, 4)}
+    assert facts == {"utf8": (1, 4), "utf16": (2, 4), "utf32": (4, 4), "ranked2": (2, 4), "dense-ja": (1, 4)} | {
+        "dense-mul": (1, 4)
+    }
 
 
 def test_dict_and_pickle_rebuild_the_encoding(encoding):
@@ -48,8 +51,8 @@ def test_dict_and_pickle_rebuild_the_encoding(encoding):
 
 def test_encodings_differ_and_say_who_they_are():
     encodings = [get_encoding(name) for name in DIGESTS]
-    assert len(set(encodings)) == 5
-    assert "dense-ja" in repr(encodings[-1])
+    assert len(set(encodings)) == 6
+    assert "dense-mul" in repr(encodings[-1])
     assert encodings[0] != "utf8"
 
 
