@@ -31,6 +31,8 @@ def group_by_context(
     Returns:
         int64[n], the group of each member: every group but the last has ``size`` members.
     """
+    if len(members) <= size:
+        return np.zeros(len(members), dtype=np.int64)
     table = _neighbour_table(members, counts, pairs)
     rooms = [min(size, len(members) - start) for start in range(0, len(members), size)]
     groups = _assign(_costs(table, _seeds(table, len(rooms))), rooms)

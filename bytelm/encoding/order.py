@@ -101,7 +101,5 @@ def _spread(members: NDArray[np.int64], block: int) -> NDArray[np.int64]:
 def _by_groups(
     members: NDArray[np.int64], block: int, counts: NDArray[np.int64], pairs: PairCounts
 ) -> NDArray[np.int64]:
-    if len(members) <= block:
-        return members
     groups = group_by_context(members, block, counts, pairs)
     return members[np.argsort(groups, kind="stable")]

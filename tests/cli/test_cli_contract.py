@@ -9,7 +9,12 @@ COMMANDS = {
     "bytelm demo": {"--out", "--steps", "--json"},
     "bytelm encoding list": {"--sample", "--json"},
     "bytelm encoding show": {"TEXT", "--encoding", "--patch", "--json"},
-    "bytelm encoding fit": {"PATHS", "--name", "--out", "--min-count", "--overwrite", "--json", *SOURCE_OPTIONS},
+    "bytelm encoding fit": {
+        *{"CORPORA", "--name", "--out", "--family", "--controls", "--order", "--group", "--balance", "--min-count"},
+        *{"--workers", "--overwrite", "--json"},
+        *SOURCE_OPTIONS,
+    },
+    "bytelm encoding check": {"NAME", "--json"},
     "bytelm corpus build": {
         *{"PATHS", "--out", "--encoding", "--workers", "--overwrite", "--shard-bytes", "--json"},
         *SOURCE_OPTIONS,

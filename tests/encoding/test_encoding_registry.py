@@ -10,7 +10,7 @@ from bytelm.errors import EncodingError
 
 
 def test_the_packages_encodings_come_first_and_are_built_once():
-    assert list_encodings()[:5] == ["utf8", "utf16", "utf32", "ranked2", "dense-ja"]
+    assert list_encodings()[:6] == ["utf8", "utf16", "utf32", "ranked2", "dense-ja", "dense-mul"]
     for name in list_encodings():
         assert get_encoding(name).name == name
         assert get_encoding(name) is get_encoding(name)
