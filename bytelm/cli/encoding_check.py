@@ -20,7 +20,7 @@ def check(
 ) -> None:
     """Prove an encoding by trying everything: all scalar values, all words and controls, and the digest.
 
-    JSON fields: command, encoding, family, digest, scalars, words, controls, longest_word.
+    JSON fields: command, encoding, family, digest, scalars, escapes, words, controls, longest_word.
     """
     encoding, table = _find(name)
     proof = prove(encoding, table)
@@ -31,6 +31,7 @@ def check(
         "family": encoding.family,
         "digest": proof.digest,
         "scalars": proof.scalars,
+        "escapes": proof.escapes,
         "words": {str(length): number for length, number in words.items()},
         "controls": proof.controls,
         "longest_word": encoding.max_word,
@@ -38,7 +39,7 @@ def check(
     lengths = ", ".join(f"{number:,} of {length}" for length, number in words.items() if number)
     text = (
         f"{encoding.name} ({encoding.family}): proved\n"
-        f"  all {proof.scalars:,} scalar values come back from encoding and decoding\n"
+        f"  all {proof.scalars:,} scalar values and {proof.escapes} escaped bytes come back from encoding and decoding\n"
         f"  their words (bytes: {lengths}) are distinct, and none begins another\n"
         f"  the words of the {proof.controls} controls begin none of them, and none of them begins one\n"
         f"  the digest is that of the table: {proof.digest}"

@@ -19,12 +19,14 @@ class Proof:
 
     Attributes:
         scalars: scalar values that came back from encoding and decoding.
+        escapes: escaped bytes that did.
         words_by_length: how many of their words have 1, 2, 3 and 4 bytes.
         controls: control words, none of which begins a word or begins with one.
         digest: the digest of the mapping, which is the stated one.
     """
 
     scalars: int
+    escapes: int
     words_by_length: tuple[int, int, int, int]
     controls: int
     digest: str
@@ -53,7 +55,7 @@ def prove(encoding: Encoding, table: Mapping[str, Any] | None = None) -> Proof:
             f"{encoding.name}: digest: found {encoding.digest} of the mapping, expected {stated['digest']}"
         )
     one, two, three, four = (int(np.count_nonzero(encoding.lengths == length)) for length in (1, 2, 3, 4))
-    return Proof(NUM_SCALARS, (one, two, three, four), len(encoding.controls), encoding.digest)
+    return Proof(NUM_SCALARS, NUM_WORDS - NUM_SCALARS, (one, two, three, four), len(encoding.controls), encoding.digest)
 
 
 def _round_trip(encoding: Encoding) -> None:
