@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of all encodings against the reference coders; `make fuzz` runs it for ten minutes.
 
-Not collected by pytest. Arguments go to libFuzzer: ``-max_total_time=600 -print_final_stats=1 -rss_limit_mb=0``; without
-the last it stops after some 60,000 inputs, because the tracing of the fuzzer itself keeps memory.
+Not collected by pytest. Arguments go to libFuzzer: ``-max_total_time=600 -print_final_stats=1 -rss_limit_mb=0``;
+without the last it stops after some 60,000 inputs, because the tracing of the fuzzer itself keeps memory.
 """
 
 import sys
