@@ -39,7 +39,7 @@ def check(
     lengths = ", ".join(f"{number:,} of {length}" for length, number in words.items() if number)
     text = (
         f"{encoding.name} ({encoding.family}): proved\n"
-        f"  all {proof.scalars:,} scalar values come back from encoding and decoding, and {proof.escapes} escaped bytes\n"
+        f"  all {proof.scalars:,} scalar values and {proof.escapes} escaped bytes come back from their words\n"
         f"  their words (bytes: {lengths}) are distinct, and none begins another\n"
         f"  the words of the {proof.controls} controls begin none of them, and none of them begins one\n"
         f"  the digest is that of the table: {proof.digest}"

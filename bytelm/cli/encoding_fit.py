@@ -42,44 +42,51 @@ class Order(StrEnum):
     context = "context"
 
 
+Corpora = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CORPUS...",
+        help="[NAME=]PATH[@train|@test]: a file (.jsonl, .txt, .parquet, each also .gz, .xz, .zst) or a folder "
+        "of such files, the name of its group, and the side of the fixed split to read.",
+        show_default=False,
+    ),
+]
+Name = Annotated[str, typer.Option("--name", help="Name of the new encoding.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE.json", help="Table to write.", show_default=False)]
+Kind = Annotated[Family, typer.Option("--family", help="Words of 1 to 4 bytes, or of 2 and 4.")]
+Controls = Annotated[int, typer.Option("--controls", metavar="N", help="Control words that no text uses, 3 to 64.")]
+Arrangement = Annotated[Order, typer.Option("--order", help="Arrangement of characters whose words are equally long.")]
+Group = Annotated[
+    str | None, typer.Option("--group", metavar="FIELD", help="JSON field that names a document's group.")
+]
+Balance = Annotated[bool, typer.Option("--balance", help="Every group weighs the same, however much text it has.")]
+MinCount = Annotated[
+    int, typer.Option("--min-count", metavar="N", help="Characters seen less often are ranked by rule.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", help="Processes that count; 0 counts in this one. By default as many as help."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.json where it exists.")]
+
+
 def fit(
-    corpora: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CORPUS...",
-            help="[NAME=]PATH[@train|@test]: a file (.jsonl, .txt, .parquet, each also .gz, .xz, .zst) or a folder "
-            "of such files, the name of its group, and the side of the fixed split to read.",
-            show_default=False,
-        ),
-    ],
-    name: Annotated[str, typer.Option("--name", help="Name of the new encoding.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.json", help="Table to write.", show_default=False)],
-    family: Annotated[Family, typer.Option("--family", help="Words of 1 to 4 bytes, or of 2 and 4.")] = Family.dense,
-    controls: Annotated[
-        int, typer.Option("--controls", metavar="N", help="Control words that no text uses, 3 to 64.")
-    ] = 8,
-    order: Annotated[
-        Order, typer.Option("--order", help="Arrangement of the characters whose words are equally long.")
-    ] = Order.rank,
-    group: Annotated[
-        str | None, typer.Option("--group", metavar="FIELD", help="JSON field that names a document's group.")
-    ] = None,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Every group weighs the same, however much text it has.")
-    ] = False,
-    min_count: Annotated[
-        int, typer.Option("--min-count", metavar="N", help="Characters seen less often are ranked by rule.")
-    ] = 2,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", metavar="N", help="Processes that count; 0 counts in this one. By default as many as help."
-        ),
-    ] = None,
+    corpora: Corpora,
+    name: Name,
+    out: Out,
+    family: Kind = Family.dense,
+    controls: Controls = 8,
+    order: Arrangement = Order.rank,
+    group: Group = None,
+    balance: Balance = False,
+    min_count: MinCount = 2,
+    workers: Workers = None,
     field: Field = "text",
     split_blank_lines: SplitBlankLines = False,
     skip_bad_lines: SkipBadLines = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.json where it exists.")] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Fit an encoding to text: the code of its family that needs the fewest bytes for it.
@@ -95,10 +102,7 @@ def fit(
     bytes_per_character, shares, huffman_bytes_per_character, huffman_gap, entropy_bytes_per_character, entropy_gap,
     groups (of each: name, documents, characters, bytes_per_character, utf8_bytes_per_character).
     """
-    if out.suffix != ".json":
-        raise EncodingError(f"{out}: found the ending {out.suffix!r}, expected .json")
-    if out.exists() and not overwrite:
-        raise EncodingError(f"{out}: found a file, expected none (or --overwrite)")
+    _check_out(out, overwrite)
     sources = [GroupSource.parse(corpus) for corpus in corpora]
     bad_lines = BadLineCounter()
     with _CountBar() as bar:
@@ -120,12 +124,17 @@ def fit(
         "order": str(order),
         **_identity(fitted),
         **_statistics(fitted, counts),
-        "documents": sum(found.documents for found in groups),
-        "characters": sum(found.characters for found in groups),
+        **_sizes(fitted, groups),
         "bad_lines": bad_lines.number,
-        "groups": [_of_group(fitted, found) for found in groups],
     }
     write_result(result, _describe(result), json)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.suffix != ".json":
+        raise EncodingError(f"{out}: found the ending {out.suffix!r}, expected .json")
+    if out.exists() and not overwrite:
+        raise EncodingError(f"{out}: found a file, expected none (or --overwrite)")
 
 
 def _fit(
@@ -163,6 +172,14 @@ def _statistics(fitted: Encoding, counts: NDArray[np.int64]) -> dict[str, Any]:
         "huffman_gap": found.huffman_gap,
         "entropy_bytes_per_character": found.entropy,
         "entropy_gap": found.entropy_gap,
+    }
+
+
+def _sizes(fitted: Encoding, groups: Sequence[GroupCounts]) -> dict[str, Any]:
+    return {
+        "documents": sum(group.documents for group in groups),
+        "characters": sum(group.characters for group in groups),
+        "groups": [_of_group(fitted, group) for group in groups],
     }
 
 

@@ -191,6 +191,17 @@ def test_rare_characters_stay_out_of_the_table_but_count_for_s():
     assert len(fit_dense(counts, "all", min_count=1, one_byte="").ranked) == 253
 
 
+def test_characters_of_one_byte_leave_the_ranks_by_rule():
+    """The 200 characters seen once stand near the end of the two-byte words: s is the first that still holds them."""
+    counts = {"の": 3, "に": 2, "は": 2} | {chr(15_000 + k): 1 for k in range(200)}
+    dense = fit_dense(counts, "rare")
+    first = ["の", "に", "は", *sorted(ASCII_ONE_BYTE)]
+    by_rule = [*first, *(character for character in map(chr, range(0x4000)) if character not in first)]
+    totals = {s: slow_total(counts, by_rule, s, 248 - s) for s in range(len(ASCII_ONE_BYTE), 232)}
+    assert dense.s == min(s for s in totals if totals[s] == min(totals.values())) == 108
+    assert dense.ranked == "".join(first)
+
+
 def test_min_count_looks_at_what_was_seen():
     weighted = count_characters(["aaab"]) * 1000
     seen = count_characters(["aaab"])
