@@ -8,13 +8,14 @@ from bytelm.cli.arguments import Json, check_text
 from bytelm.cli.console import format_table, write_result
 from bytelm.cli.encoding_bench import bench
 from bytelm.cli.encoding_check import check
+from bytelm.cli.encoding_compare import compare
 from bytelm.cli.encoding_fit import fit
 from bytelm.cli.encoding_show import show
 from bytelm.encoding import Encoding, get_encoding, list_encodings
 from bytelm.errors import EncodingError
 
 encoding = typer.Typer(name="encoding", help="Maps from text to bytes.")
-for command in (show, fit, check, bench):
+for command in (show, fit, check, compare, bench):
     encoding.command()(command)
 
 _SAMPLE = "朝の市場で、魚と野菜とおいしいパンを買った。代金は3,200円、袋は my bag に入れた。"
