@@ -73,7 +73,8 @@ def bench(
         from bytelm.evaluation.encoding_plots import plot_coding_speed
 
         rows = [(c.name, c.kind, c.encode_mb_per_second, c.decode_mb_per_second) for c in result["coders"]]
-        plot_coding_speed(png, rows, f"{source}, {result['utf8_bytes'] / 1e6:.3g} MB; kernel: {result['kernel']}")
+        named = ", ".join(path.name for path in paths) if paths else source
+        plot_coding_speed(png, rows, f"{named}, {result['utf8_bytes'] / 1e6:.3g} MB; kernel: {result['kernel']}")
     text = _report(source, repeats, result)
     result = {
         "command": "encoding bench",

@@ -84,7 +84,8 @@ def compare(
     if png is not None:
         from bytelm.evaluation.encoding_plots import plot_comparison
 
-        plot_comparison(png, rows, f"{', '.join(corpora)}; patches of {patch} bytes")
+        files = ", ".join(dict.fromkeys(source.path.name for source in sources))
+        plot_comparison(png, rows, f"{files}; patches of {patch} bytes; empty: lacks over 1 % of the characters")
     result = {
         "command": "encoding compare",
         "patch": patch,

@@ -11,6 +11,7 @@ from bytelm.evaluation.plots import japanese_font
 
 _KIND_COLOURS = {"ceiling": "#9aa0a6", "encoding": "#3b6fb6", "rival": "#dd8452"}
 _CODE_COLOURS = ["#5f6368", "#9aa0a6", "#c5c8cc", "#8d6e63", "#bca08e", "#6aa84f", "#d62728", "#1f77b4"]
+_MUCH_MISSING = 0.01
 _COMPARED = {
     "bytes_per_character": "bytes per character",
     "correlation_per_character": "total correlation inside a patch, bits per character",
@@ -44,7 +45,8 @@ def plot_coding_speed(path: Path, rows: Sequence[tuple[str, str, float, float]],
 
 
 def plot_comparison(path: Path, rows: Sequence[CodeComparison], title: str) -> None:
-    """Dots of bytes per character and of total correlation per character, a line for each group of texts.
+    """Dots of bytes per character and of total correlation per character, a line for each group of texts; empty where
+    more than one character in a hundred has no word in the code.
 
     Args:
         path: PNG to write.
@@ -66,6 +68,7 @@ def plot_comparison(path: Path, rows: Sequence[CodeComparison], title: str) -> N
                 place,
                 "D" if dense else "o",
                 color=colours[row.code],
+                fillstyle="none" if row.missing > _MUCH_MISSING else "full",
                 markersize=7 if dense else 5.5,
             )
         axes.set(xlabel=label, xlim=(0, None), ylim=(len(groups) - 0.5, -0.5))
