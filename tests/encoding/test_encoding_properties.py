@@ -173,3 +173,20 @@ def test_a_surrogate_late_in_a_long_text_is_refused_with_its_index(encoding):
     assert encoding.decode(encoding.encode(text)) == text
     with pytest.raises(EncodingError, match="text index 2000000: "):
         encoding.encode(text[:2_000_000] + "\udc00" + text[2_000_000:])
+
+
+@given(st.sampled_from([e for e in ENCODINGS if e.family == "dense"]), st.text(min_size=1, max_size=40), st.data())
+@settings(deadline=None)
+def test_a_boundary_is_found_within_the_longest_word(encoding, text, data):
+    """From any byte of a dense stream on, the byte after the first stopper begins a character of the whole."""
+    stream = encoding.encode(text)
+    starts = {*np.flatnonzero(encoding.char_starts(stream)).tolist(), len(stream)}
+    assert len(starts) == len(text) + 1
+    entry = data.draw(st.integers(0, len(stream) - 1))
+    boundary = entry + int(np.flatnonzero(stream[entry:] < encoding.s)[0]) + 1
+    assert boundary in starts
+    assert boundary - entry <= encoding.max_word
+    tail = encoding.char_starts(stream[boundary:])
+    assert {*(np.flatnonzero(tail) + boundary).tolist(), len(stream)} == {
+        start for start in starts if start >= boundary
+    }
