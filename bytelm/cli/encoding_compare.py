@@ -1,6 +1,7 @@
 """``bytelm encoding compare``."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,38 +12,38 @@ from bytelm.cli.arguments import Field, Json, SkipBadLines, resolve_encoding
 from bytelm.cli.console import format_table, write_result
 from bytelm.cli.sources import BadLineCounter
 from bytelm.corpus import GroupSource, iter_groups
-from bytelm.corpus.readers import refuse_bad_line
+from bytelm.corpus.readers import OnBadLine, refuse_bad_line
 from bytelm.errors import ConfigError, CorpusError
 
 if TYPE_CHECKING:
     from bytelm.evaluation.encoding_comparison import CodeComparison
 
 
+Corpora = Annotated[
+    list[str],
+    typer.Argument(metavar="CORPUS...", help="[NAME=]PATH[@train|@test]: as for encoding fit.", show_default=False),
+]
+Group = Annotated[
+    str | None, typer.Option("--group", metavar="FIELD", help="JSON field that names a document's group.")
+]
+Encodings = Annotated[
+    str | None,
+    typer.Option(
+        "--encodings",
+        metavar="A,B,…",
+        help="Encodings, tables (.json), cp932, gb18030. Default: these two and those of the package.",
+        show_default=False,
+    ),
+]
+Patches = Annotated[int, typer.Option("--patches", metavar="N", min=1, help="Drawn for the total correlation.")]
+
+
 def compare(
-    corpora: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CORPUS...",
-            help="[NAME=]PATH[@train|@test]: as for encoding fit.",
-            show_default=False,
-        ),
-    ],
-    group: Annotated[
-        str | None, typer.Option("--group", metavar="FIELD", help="JSON field that names a document's group.")
-    ] = None,
-    encodings: Annotated[
-        str | None,
-        typer.Option(
-            "--encodings",
-            metavar="A,B,…",
-            help="Encodings, tables (.json), cp932, gb18030. Default: these two and those of the package.",
-            show_default=False,
-        ),
-    ] = None,
+    corpora: Corpora,
+    group: Group = None,
+    encodings: Encodings = None,
     patch: Annotated[int, typer.Option("--patch", metavar="P", min=1, max=16, help="Bytes per patch.")] = 4,
-    patches: Annotated[
-        int, typer.Option("--patches", metavar="N", min=1, help="Patches drawn for the total correlation.")
-    ] = 200,
+    patches: Patches = 200,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the draw.")] = 0,
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the comparison.")] = None,
     field: Field = "text",
@@ -59,33 +60,21 @@ def compare(
     JSON fields: command, patch, patches, seed, rows (of each: group, code, missing, bytes_per_character,
     characters_per_patch, aligned, correlation_per_patch, correlation_error, correlation_per_character), bad_lines, png.
     """
-    from bytelm.evaluation.code_words import CODECS
-    from bytelm.evaluation.encoding_comparison import DEFAULT_CODES, compare_codes
+    from bytelm.evaluation.encoding_comparison import compare_codes
 
     if png is not None and not png.parent.is_dir():
         raise ConfigError(f"--png: {png}: found no folder {str(png.parent)!r}, expected one to write into")
-    wanted = encodings.split(",") if encodings else list(DEFAULT_CODES)
-    names = [name if name in CODECS else resolve_encoding(name).name for name in wanted]
+    names = _names(encodings)
     bad_lines = BadLineCounter()
-    texts: dict[str, list[str]] = {}
     sources = [GroupSource.parse(corpus) for corpus in corpora]
-    for found, document in iter_groups(
-        sources, by=group, field=field, on_bad_line=bad_lines if skip_bad_lines else refuse_bad_line
-    ):
-        if document.text:
-            texts.setdefault(found, []).append(document.text)
-    if not texts:
-        raise CorpusError(f"{', '.join(corpora)}: found no character, expected some text")
+    texts = _texts(sources, group, field, bad_lines if skip_bad_lines else refuse_bad_line)
     rows = [
         row
         for name, of_group in texts.items()
         for row in compare_codes(name, of_group, names, patch=patch, patches=patches, seed=seed)
     ]
     if png is not None:
-        from bytelm.evaluation.encoding_plots import plot_comparison
-
-        files = ", ".join(dict.fromkeys(source.path.name for source in sources))
-        plot_comparison(png, rows, f"{files}; patches of {patch} bytes; empty: lacks over 1 % of the characters")
+        _draw(png, rows, sources, patch)
     result = {
         "command": "encoding compare",
         "patch": patch,
@@ -96,6 +85,34 @@ def compare(
         "png": None if png is None else str(png),
     }
     write_result(result, _report(rows, list(texts), names), json)
+
+
+def _names(encodings: str | None) -> list[str]:
+    from bytelm.evaluation.code_words import CODECS
+    from bytelm.evaluation.encoding_comparison import DEFAULT_CODES
+
+    wanted = encodings.split(",") if encodings else DEFAULT_CODES
+    return [name if name in CODECS else resolve_encoding(name).name for name in wanted]
+
+
+def _texts(
+    sources: Sequence[GroupSource], group: str | None, field: str, on_bad_line: OnBadLine
+) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = {}
+    for name, document in iter_groups(sources, by=group, field=field, on_bad_line=on_bad_line):
+        if document.text:
+            texts.setdefault(name, []).append(document.text)
+    if not texts:
+        files = ", ".join(str(source.path) for source in sources)
+        raise CorpusError(f"{files}: found no character, expected some text")
+    return texts
+
+
+def _draw(png: Path, rows: "list[CodeComparison]", sources: Sequence[GroupSource], patch: int) -> None:
+    from bytelm.evaluation.encoding_plots import plot_comparison
+
+    files = ", ".join(dict.fromkeys(source.path.name for source in sources))
+    plot_comparison(png, rows, f"{files}; patches of {patch} bytes; empty: lacks over 1 % of the characters")
 
 
 _TABLES = (

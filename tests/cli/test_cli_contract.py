@@ -8,13 +8,21 @@ SOURCE_OPTIONS = {"--field", "--split-blank-lines", "--skip-bad-lines"}
 COMMANDS = {
     "bytelm demo": {"--out", "--steps", "--json"},
     "bytelm encoding list": {"--sample", "--json"},
-    "bytelm encoding show": {"TEXT", "--encoding", "--patch", "--json"},
+    "bytelm encoding show": {"TEXT", "--encoding", "--patch", "--png", "--json"},
     "bytelm encoding fit": {
         *{"CORPORA", "--name", "--out", "--family", "--controls", "--order", "--group", "--balance", "--min-count"},
         *{"--workers", "--overwrite", "--json"},
         *SOURCE_OPTIONS,
     },
     "bytelm encoding check": {"NAME", "--json"},
+    "bytelm encoding compare": {
+        *{"CORPORA", "--group", "--encodings", "--patch", "--patches", "--seed", "--png"},
+        *{"--field", "--skip-bad-lines", "--json"},
+    },
+    "bytelm encoding bench": {
+        *{"PATHS", "--gpt2-bpe", "--megabytes", "--repeats", "--seconds", "--png"},
+        *{"--field", "--skip-bad-lines", "--json"},
+    },
     "bytelm corpus build": {
         *{"PATHS", "--out", "--encoding", "--workers", "--overwrite", "--shard-bytes", "--json"},
         *SOURCE_OPTIONS,
