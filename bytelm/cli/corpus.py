@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from bytelm.cli.arguments import EncodingName, Field, Json, SkipBadLines, Sources, SplitBlankLines, resolve_encoding
-from bytelm.cli.console import progress_bar, write_result
-from bytelm.cli.sources import default_workers
-from bytelm.corpus import BuildProgress, Corpus, Manifest, build_corpus
+from bytelm.cli.console import write_result
+from bytelm.cli.sources import default_workers, source_bar
+from bytelm.corpus import Corpus, Manifest, build_corpus
 
 corpus = typer.Typer(name="corpus", help="Text as shards of bytes for training.")
 
@@ -43,7 +43,7 @@ def build(
     """
     began = time.perf_counter()
     table = resolve_encoding(encoding)
-    with _BuildBar() as bar:
+    with source_bar("encoding") as update:
         manifest = build_corpus(
             paths,
             table,
@@ -54,7 +54,7 @@ def build(
             skip_bad_lines=skip_bad_lines,
             overwrite=overwrite,
             shard_bytes=shard_bytes,
-            progress=bar.update,
+            progress=update,
         )
     seconds = time.perf_counter() - began
     result = {"command": "corpus build", **_summary(out, manifest), "seconds": seconds}
@@ -102,35 +102,3 @@ def _describe(folder: Path, manifest: Manifest) -> str:
         lines.append(f"{manifest.num_bad_lines} bad lines were skipped; the manifest lists them")
         lines += [f"  {bad.file}:{bad.line}: {bad.reason}" for bad in manifest.bad_lines[:_SHOWN_BAD_LINES]]
     return "\n".join(lines)
-
-
-class _BuildBar:
-    """A progress bar that follows :class:`~bytelm.corpus.BuildProgress`."""
-
-    def __enter__(self) -> "_BuildBar":
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[counts]}"),
-        )
-        self._display = progress_bar(*columns)
-        self._progress = self._display.__enter__()
-        self._task = self._progress.add_task("encoding", total=None, counts="")
-        return self
-
-    def update(self, state: BuildProgress) -> None:
-        """Show how far the build has come."""
-        skipped = f", {state.bad_lines} bad lines" if state.bad_lines else ""
-        self._progress.update(
-            self._task,
-            total=state.total_source_bytes,
-            completed=state.source_bytes,
-            counts=f"{state.documents} documents, {state.characters} characters{skipped}",
-        )
-
-    def __exit__(self, *error: Any) -> None:
-        self._display.__exit__(*error)

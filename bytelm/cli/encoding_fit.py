@@ -10,9 +10,9 @@ import typer
 from numpy.typing import NDArray
 
 from bytelm.cli.arguments import Field, Json, SkipBadLines, SplitBlankLines
-from bytelm.cli.console import format_table, progress_bar, write_result
-from bytelm.cli.sources import BadLineCounter, default_workers
-from bytelm.corpus import CountProgress, GroupCounts, GroupSource, count_groups, weigh
+from bytelm.cli.console import format_table, write_result
+from bytelm.cli.sources import BadLineCounter, default_workers, source_bar
+from bytelm.corpus import GroupCounts, GroupSource, count_groups, weigh
 from bytelm.corpus.readers import refuse_bad_line
 from bytelm.encoding import (
     Encoding,
@@ -105,7 +105,7 @@ def fit(
     _check_out(out, overwrite)
     sources = [GroupSource.parse(corpus) for corpus in corpora]
     bad_lines = BadLineCounter()
-    with _CountBar() as bar:
+    with source_bar("counting characters") as update:
         groups = count_groups(
             sources,
             by=group,
@@ -114,7 +114,7 @@ def fit(
             on_bad_line=bad_lines if skip_bad_lines else refuse_bad_line,
             pairs=order is Order.context,
             workers=default_workers([source.path for source in sources]) if workers is None else workers,
-            progress=bar.update,
+            progress=update,
         )
     fitted, counts = _fit(groups, name, family, balance, min_count, controls, order)
     write_table(fitted, out)
@@ -226,34 +226,3 @@ def _describe(result: dict[str, Any]) -> str:
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-class _CountBar:
-    """A progress bar that follows :class:`~bytelm.corpus.CountProgress`."""
-
-    def __enter__(self) -> "_CountBar":
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[counts]}"),
-        )
-        self._display = progress_bar(*columns)
-        self._progress = self._display.__enter__()
-        self._task = self._progress.add_task("counting characters", total=None, counts="")
-        return self
-
-    def update(self, state: CountProgress) -> None:
-        """Show how far the counting has come."""
-        self._progress.update(
-            self._task,
-            total=state.total_source_bytes,
-            completed=state.source_bytes,
-            counts=f"{state.documents} documents, {state.characters} characters",
-        )
-
-    def __exit__(self, *error: Any) -> None:
-        self._display.__exit__(*error)

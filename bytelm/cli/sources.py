@@ -1,11 +1,12 @@
 """Text from source files, with the account of what could not be used."""
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bytelm.cli.console import write_error
-from bytelm.corpus import BadLine, Document, iter_documents
+from bytelm.cli.console import progress_bar, write_error
+from bytelm.corpus import BadLine, BuildProgress, CountProgress, Document, iter_documents
 from bytelm.corpus.readers import find_sources, refuse_bad_line
 
 _SHOWN = 5
@@ -22,6 +23,33 @@ def default_workers(paths: Sequence[Path]) -> int:
     if sum(path.stat().st_size for path in find_sources(paths)) < _ALONE_BYTES:
         return 0
     return min(_MOST_WORKERS, (os.cpu_count() or 1) - 1)
+
+
+@contextlib.contextmanager
+def source_bar(description: str) -> Iterator[Callable[[BuildProgress | CountProgress], None]]:
+    """A progress bar over the bytes of source files; call what it yields to show how far the work has come."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
+    )
+    with progress_bar(*columns) as progress:
+        task = progress.add_task(description, total=None, counts="")
+
+        def update(state: BuildProgress | CountProgress) -> None:
+            skipped = f", {state.bad_lines} bad lines" if isinstance(state, BuildProgress) and state.bad_lines else ""
+            progress.update(
+                task,
+                total=state.total_source_bytes,
+                completed=state.source_bytes,
+                counts=f"{state.documents} documents, {state.characters} characters{skipped}",
+            )
+
+        yield update
 
 
 class BadLineCounter:
