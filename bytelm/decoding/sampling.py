@@ -58,7 +58,7 @@ def warp(logits: Logits, sampling: Sampling) -> Logits:
         # The largest logit becomes 0, so that a very small temperature cannot overflow.
         scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
-        border = scores.topk(sampling.top_k).values[:, -1:]
+        border = scores.topk(sampling.top_k).values[..., -1:]
         scores = scores.masked_fill(scores < border, -math.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
         scores = scores.masked_fill(_outside_nucleus(scores, sampling.top_p), -math.inf)
@@ -68,5 +68,5 @@ def warp(logits: Logits, sampling: Sampling) -> Logits:
 def _outside_nucleus(scores: Logits, top_p: float) -> Tensor:
     ascending, order = scores.sort(dim=-1, stable=True)
     below = ascending.double().softmax(-1).cumsum(-1) <= 1 - top_p
-    below[:, -1] = False
+    below[..., -1] = False
     return torch.empty_like(below).scatter_(-1, order, below)

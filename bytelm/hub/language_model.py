@@ -176,7 +176,7 @@ class LanguageModel:
         sampling = Sampling(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
         self.model.eval()
         target = make_target(self.model, chosen, self.tokenizer.bos_patch(self.config.patch))
-        used = self._choose_draft(draft, chosen, target.max_draft)
+        used = self._choose_draft(draft, chosen, target.max_guess)
         rows = self._encode(prompts, "prompt", allowed_controls)
         text_streamer = None if streamer is None else TextStreamer(self.tokenizer, len(rows), streamer)
         run = decode(
@@ -185,7 +185,7 @@ class LanguageModel:
             max_new=max_new_tokens,
             sampling=sampling,
             stops=self._stops(stop),
-            drafter=HeadsDrafter(target.max_draft) if used == "heads" else NoDrafter(),
+            drafter=HeadsDrafter(target.max_guess) if used == "heads" else NoDrafter(),
             seed=seed,
             streamer=text_streamer,
         )
