@@ -14,7 +14,7 @@ from bytelm.errors import DecodingError, EncodingError
 
 if TYPE_CHECKING:
     from bytelm.hub import LanguageModel
-    from bytelm.hub.language_model import Output
+    from bytelm.hub import Output
 
 _DRAFTS: tuple[Literal["auto", "none", "heads"], ...] = ("auto", "none", "heads")
 

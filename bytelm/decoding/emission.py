@@ -135,7 +135,7 @@ class Emitter:
             for place in range(drafted.shape[2]):
                 state = self.processor.advance(state, drafted[:, r, place])
             forked.append(state)
-        return map_state(lambda *leaves: torch.stack(leaves, dim=1), *forked)
+        return _stack(forked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +170,13 @@ class DraftChoice:
             return law.argmax(-1, keepdim=True), None
         symbol = (law + self.noise[:, ahead]).argmax(-1, keepdim=True)
         return symbol, None if emitter.rule.coupled else law
+
+
+def _stack(states: Sequence[State]) -> State:
+    """States side by side: leading dimensions (B, R)."""
+    if isinstance(states[0], Tensor):
+        return torch.stack(list(states), dim=1)
+    return tuple(_stack(parts) for parts in zip(*states, strict=True))
 
 
 def _by_state(drafted: Symbols, num_states: int, unit: int) -> Int[Tensor, "B R _"]:

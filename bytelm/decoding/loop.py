@@ -145,6 +145,11 @@ class Run:
                 emission, block = self._shrink(emission, block)
                 emission, block, draft = self._step(emission, block)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the output: prompts times sequences."""
+        return len(self._ledger.live)
+
     def result(self) -> Generation:
         """What the run gave, once it has ended."""
         assert not self._ledger.live.any()
