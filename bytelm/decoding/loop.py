@@ -127,6 +127,7 @@ class Run:
             row_seeds(seed, len(prompts), num_sequences),
             target.vocab_size,
             target.device,
+            target.fixed_shapes,
         )
         repeated = [prompt for prompt in prompts for _ in range(num_sequences)]
         self._ledger = Ledger(repeated, max_new, stops, target.vocab_size)

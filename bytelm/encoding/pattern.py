@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bytelm.encoding.automaton import ILLEGAL, Automaton
 from bytelm.encoding.base import Encoding
 from bytelm.encoding.expression import CharacterAutomaton, character_automaton, too_large
-from bytelm.errors import DecodingError, EncodingError
+from bytelm.errors import EncodingError
 
 MAX_BYTE_STATES: Final = 1 << 16
 """The most states of an automaton over bytes, of 1 KiB each."""
