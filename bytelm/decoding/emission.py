@@ -168,7 +168,7 @@ class DraftChoice:
     noise: Float[Tensor, "B N V"] | None
 
     def __call__(
-        self, logits: Float[Tensor, "B V"], drafted: Symbols
+        self, logits: Float[Tensor, "B _"], drafted: Symbols
     ) -> tuple[Int[Tensor, "B 1"], Float[Tensor, "B V"] | None]:
         """The symbol after the committed ones and ``drafted``, and the log of the distribution it was drawn from.
 

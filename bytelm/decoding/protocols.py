@@ -123,7 +123,7 @@ class Choose(Protocol):
     """The drafting side of the rule, for one round: see :class:`bytelm.decoding.rules.DraftChoice`."""
 
     def __call__(
-        self, logits: Float[Tensor, "B V"], drafted: Symbols
+        self, logits: Float[Tensor, "B _"], drafted: Symbols
     ) -> tuple[Int[Tensor, "B 1"], Float[Tensor, "B V"] | None]:
         """The symbol that a drafter whose guess is ``logits`` proposes after ``drafted``, and its distribution.
 

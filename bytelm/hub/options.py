@@ -2,13 +2,12 @@
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from bytelm.decoding import Sampling
 from bytelm.errors import DecodingError
 from bytelm.hub.processing import LogitsProcessor
-from bytelm.hub.stopping import StopLike
 
 AllowedControls = Collection[str] | Literal["all"]
 
@@ -71,8 +70,8 @@ class GenerationOptions:
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] = ()
     valid_text: bool = False
     pattern: str | None = None
-    stop: StopLike | Iterable[StopLike] = ()
-    eos_token_id: int | Iterable[int | Sequence[int]] | None = None
+    stop: Any = ()
+    eos_token_id: Any = None
     allowed_controls: AllowedControls = ()
     compile: bool = False
 

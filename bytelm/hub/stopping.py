@@ -1,6 +1,6 @@
 """Stops as users write them: strings, bytes, ids, lists of these, callables, a number of characters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,13 +11,10 @@ from bytelm.decoding import SequenceStop, Stop
 from bytelm.errors import DecodingError, EncodingError
 from bytelm.tokenizer import Tokenizer
 
-StopLike = str | bytes | int | Sequence[int] | Stop
-"""A string, which may be a control string; bytes; ids; or ``stop(row, generated) -> bool``, asked at every symbol."""
-
 
 def make_stops(
     tokenizer: Tokenizer,
-    stop: StopLike | Iterable[StopLike],
+    stop: Any,
     ends: Sequence[Sequence[int]] | None,
     max_new_chars: int | None,
 ) -> list[Stop]:
@@ -25,8 +22,8 @@ def make_stops(
 
     Args:
         tokenizer: of the model.
-        stop: one or several. Strings and controls match as whole words of the encoding; bytes and ids match wherever
-            they stand.
+        stop: one or several of: strings and control strings, which match as whole words of the encoding; bytes, an id or
+            ids, which match wherever they stand; callables ``(row, generated) -> bool``, asked at every symbol.
         ends: sequences of ids that end a text; EOS for None.
         max_new_chars: whole characters after which a row ends; None for no limit.
     Raises:
@@ -47,7 +44,7 @@ def make_stops(
     return stops
 
 
-def end_sequences(eos_token_id: int | Iterable[int | Sequence[int]]) -> list[tuple[int, ...]]:
+def end_sequences(eos_token_id: Any) -> list[tuple[int, ...]]:
     """The sequences of ids that ``eos_token_id`` names: an id, ids, or sequences of ids, as transformers takes it.
 
     Raises:

@@ -70,8 +70,9 @@ class ModelDrafter:
             ahead = _put(ahead, counts, drafted[:, begin:])
             block = self.small.advance(ahead, counts + unit, drafted[:, :0])
             ahead, counts, state_B = ahead[:, :0], torch.zeros_like(counts), torch.zeros_like(state_B)
-        told = drafted[:, : self.max_draft - unit].cpu().numpy()
-        self._read = [np.concatenate(parts) for parts in zip(round_.histories, told, strict=True)]
+        if self.max_draft > unit:  # the small model has gone on: all but the last unit is in its books
+            told = drafted[:, : self.max_draft - unit].cpu().numpy()
+            self._read = [np.concatenate(parts) for parts in zip(round_.histories, told, strict=True)]
         return Draft(drafted, log_q=torch.stack(log_q, dim=1) if log_q else None, source=self.name)
 
     def _catch_up(self, round_: Round) -> tuple[Block, Tensor, Symbols, Counts]:
@@ -92,11 +93,13 @@ class ModelDrafter:
         if missing.max() > _CATCH_UP:
             done = int((lengths - self._prompt_lengths).min())
             block = self.small.start(histories, self._total - done, max(self.max_draft, _CATCH_UP * unit))
+            self._read = [history.copy() for history in histories]
             return block, none, round_.emitted[:, :0], none
         feed = np.zeros((len(histories), int(missing.max()) * unit), dtype=np.int64)
         for row in np.flatnonzero(live).tolist():
             feed[row, : missing[row] * unit] = histories[row][known[row] :]
-        self.small.rewind(torch.from_numpy(np.array([len(r) for r in self._read]) - known).to(device))
+        before, self._read = self._read, [h[: k + unit].copy() for h, k in zip(histories, known, strict=True)]
+        self.small.rewind(torch.from_numpy(np.array([len(read) for read in before]) - known).to(device))
         ahead, last = torch.from_numpy(feed).to(device), torch.from_numpy(missing - 1).to(device)
         block = self.small.advance(ahead[:, :unit], torch.full_like(none, unit), ahead[:, unit:])
         return block, last, ahead[:, unit:], last * unit
