@@ -1,5 +1,6 @@
 """Automata of patterns against ``re.fullmatch``, over all short texts, all short byte strings, and texts at random."""
 
+import functools
 import itertools
 import re
 
@@ -45,6 +46,11 @@ EXPRESSIONS = [
 ALPHABET = "abAあい\n😀"
 
 
+@functools.cache
+def cached(name, expression):
+    return pattern_automaton(get_encoding(name), expression)
+
+
 def accepts(automaton, data: bytes) -> bool:
     state = automaton.run(data)
     return state != ILLEGAL and bool(automaton.accepting[state])
@@ -57,7 +63,7 @@ def test_all_short_texts(expression):
     matches = {text: compiled.fullmatch(text) is not None for text in texts}
     for name in NAMES:
         encoding = get_encoding(name)
-        automaton = pattern_automaton(encoding, expression)
+        automaton = cached(name, expression)
         words = {letter: encoding.encode(letter).tobytes() for letter in ALPHABET}
         states = {}
         for text in texts:
@@ -113,7 +119,7 @@ def test_all_short_byte_strings(name):
     data = {*encoding.encode("abあ").tolist(), *eos}
     codes = all_codes(encoding, data, length)
     for expression in ("(a|あ)*", "[あ-う]?b|aa+", "(?s:.){0,2}", "あ{1,2}"):
-        automaton = pattern_automaton(encoding, expression)
+        automaton = cached(name, expression)
         strings = legal_strings(automaton, data, length)
         accepted = {string for string, state in strings.items() if automaton.accepting[state]}
         matching = [code for text, code in codes.items() if re.fullmatch(expression, text) is not None]
@@ -124,7 +130,7 @@ def test_all_short_byte_strings(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_no_dead_ends_and_no_states_that_nothing_reaches(name, expression):
-    automaton = pattern_automaton(get_encoding(name), expression)
+    automaton = cached(name, expression)
     legal = automaton.transitions != ILLEGAL
     assert legal.any(axis=1).all()
     targets = np.where(legal, automaton.transitions, 0)
@@ -159,12 +165,6 @@ def test_texts_at_random(name, data):
     text = data.draw(texts)
     matches = re.fullmatch(expression, text) is not None
     assert accepts(automaton, encoding.encode(text).tobytes()) == matches
-
-
-def cached(name, expression, made={}):  # noqa: B006
-    if (name, expression) not in made:
-        made[name, expression] = pattern_automaton(get_encoding(name), expression)
-    return made[name, expression]
 
 
 def test_valid_text_is_what_the_automaton_of_the_encoding_allows(encoding):
