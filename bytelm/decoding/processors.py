@@ -118,9 +118,10 @@ class LogitBias:
     def apply(self, state: State, logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
         """Add the biases of the sequences that the symbol would complete."""
         bias_BN = torch.where(self._tails.match(state), self._bias_N, 0.0).to(logits.dtype)
+        total = torch.zeros_like(logits)
         for which, last in self._rounds:
-            logits = logits.index_add(-1, last, bias_BN[..., which])
-        return logits
+            total = total.index_add(-1, last, bias_BN[..., which])
+        return logits + total
 
 
 class RepetitionPenalty:

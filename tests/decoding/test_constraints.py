@@ -93,6 +93,7 @@ def test_where_nothing_fits_the_limit_does_not_count():
 
 def test_rows_and_positions_have_states_of_their_own():
     automaton = pattern_automaton(get_encoding("utf8"), "ab?c")
+    assert isinstance(automaton, Acceptor)
     mask = AutomatonMask(automaton, limit=3)
     state = mask.start([np.array([1], np.uint8)] * 2, 4, 256, CPU)
     state = mask.advance(state, torch.full((2,), ord("a")))
