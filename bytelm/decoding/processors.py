@@ -57,9 +57,9 @@ class Processors:
     """Several processors, one after another; itself one. The order is the caller's.
 
     Where a processor would leave no symbol at all, it is passed over at that position. So of demands that cannot be met
-    together the earlier one holds: a constraint that must never be broken comes first. Apart from that, the built-in
-    ones give the same in any order with it, and their order in transformers is :class:`LogitBias`,
-    :class:`RepetitionPenalty`, :class:`NoRepeatNgram`, :class:`SuppressUntil`, :class:`UserProcessor`.
+    together the earlier one holds: a constraint that must never be broken comes first. The order of the others in
+    transformers is :class:`LogitBias`, :class:`RepetitionPenalty`, :class:`NoRepeatNgram`, :class:`SuppressUntil`,
+    :class:`UserProcessor`.
     """
 
     def __init__(self, processors: Sequence[Processor] = ()) -> None:
@@ -118,9 +118,10 @@ class LogitBias:
     def apply(self, state: State, logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
         """Add the biases of the sequences that the symbol would complete."""
         bias_BN = torch.where(self._tails.match(state), self._bias_N, 0.0).to(logits.dtype)
+        total = torch.zeros_like(logits)
         for which, last in self._rounds:
-            logits = logits.index_add(-1, last, bias_BN[..., which])
-        return logits
+            total = total.index_add(-1, last, bias_BN[..., which])
+        return logits + total
 
 
 class RepetitionPenalty:
@@ -198,8 +199,8 @@ class SuppressUntil:
     :class:`~bytelm.decoding.SequenceStop`.
 
     Args:
-        sequences: such as the code word of EOS; better, its beginning that no other word shares, so that a word once
-            begun can end.
+        sequences: such as the beginning of the code word of EOS that no word of text shares
+            (``bytelm.encoding.control_start``); of its whole word, only the last symbol would be forbidden.
         min_new: how many symbols come before the first that may complete a sequence.
         unit: a sequence counts only where it begins at a multiple of so many generated symbols.
     Raises:

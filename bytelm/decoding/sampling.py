@@ -65,12 +65,13 @@ def warp(logits: Float[Tensor, "*B V"], sampling: Sampling) -> Float[Tensor, "*B
         (*B, V) float32, or float64 for float64 logits: log-probabilities of the kept symbols, -inf outside.
     """
     scores = logits if logits.dtype == torch.float64 else logits.float()
+    if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
+        # Temperature keeps the order; before it, no two logits have become equal by rounding.
+        border = scores.topk(sampling.top_k).values[..., -1:]
+        scores = scores.masked_fill(scores < border, -math.inf)
     if sampling.temperature != 1:
         # The largest logit becomes 0, so that a very small temperature cannot overflow.
         scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature
-    if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
-        border = scores.topk(sampling.top_k).values[..., -1:]
-        scores = scores.masked_fill(scores < border, -math.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
         scores = scores.masked_fill(_outside_nucleus(scores, sampling.top_p), -math.inf)
     if sampling.min_p is not None and sampling.min_p > 0:

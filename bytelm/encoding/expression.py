@@ -58,8 +58,8 @@ class CharacterAutomaton(NamedTuple):
 def character_automaton(expression: str) -> CharacterAutomaton:
     """The automaton of the texts that ``re.fullmatch(expression, text)`` matches.
 
-    Everything that ``re`` knows is allowed, but for anchors, boundaries, lookarounds, back references, atomic groups and
-    possessive repetitions. Thompson's and the subset construction.
+    All of ``re`` is allowed but anchors, boundaries, lookarounds, back references, atomic groups and possessive
+    repetitions. Thompson's construction, then that of subsets.
 
     Raises:
         DecodingError: the expression is malformed or unsupported, matches no text, or needs more than 16384 states.
@@ -123,7 +123,8 @@ class _Nfa:
             kept = flags & ~_TYPE_FLAGS if added & _TYPE_FLAGS else flags
             return self.sequence(items, (kept | added) & ~removed, start)
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
-            return self._repeat(*argument, flags, start)
+            least, most, items = argument
+            return self._repeat(least, most, items, flags, start)
         end = self.state()
         self.steps[start].append((self._set(kind, argument, flags), end))
         return end

@@ -71,8 +71,8 @@ def _with_eos(automaton: CharacterAutomaton) -> tuple[NDArray[np.int32], NDArray
     return after, accepting
 
 
-# Nodes: a list of int32[256]. An entry is the class of the word that ends with the byte, or -1 - k where the word goes on
-# in node k, or ILLEGAL. A node stands after those it leads to.
+# Nodes: a list of int32[256]. An entry is the class of the word that ends with the byte, or -1 - k where the word goes
+# on in node k, or ILLEGAL. A node stands after those it leads to.
 
 
 def _merge(trie: NDArray[np.int32], classes: NDArray[np.int32]) -> list[NDArray[np.int32]]:
@@ -80,7 +80,8 @@ def _merge(trie: NDArray[np.int32], classes: NDArray[np.int32]) -> list[NDArray[
     levels = [slice(0, 1)]
     while levels[-1].stop < len(trie):
         level = trie[levels[-1]]
-        levels.append(slice(levels[-1].stop, levels[-1].stop + np.count_nonzero((level < 0) & (level != ILLEGAL))))
+        num_below = int(np.count_nonzero((level < 0) & (level != ILLEGAL)))
+        levels.append(slice(levels[-1].stop, levels[-1].stop + num_below))
     nodes: list[NDArray[np.int32]] = []
     numbers: dict[bytes, int] = {}
     merged = np.empty(len(trie), dtype=np.int32)
@@ -134,7 +135,8 @@ def _compose(nodes: list[NDArray[np.int32]], root: int, after: NDArray[np.int32]
     classes = table[ends]
     children = [[place[-1 - entry] for entry in row[there].tolist()] for row, there in zip(table, goes_on, strict=True)]
     numbers = {np.full(256, ILLEGAL, dtype=np.int32).tobytes(): ILLEGAL}
-    between, within = [], []
+    between: list[NDArray[np.int32]] = []
+    within: list[NDArray[np.int32]] = []
     for following in after:
         rows = np.full_like(table, ILLEGAL)
         rows[ends] = following[classes]

@@ -8,6 +8,13 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from table_target import warp_reference
+from transformers import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from bytelm.decoding import Sampling, warp
 from bytelm.errors import ConfigError
@@ -56,6 +63,73 @@ def test_warp_equals_sorting_and_counting(rows, chosen, single):
         np.testing.assert_allclose(single_precision.exp().numpy(), np.exp(expected), atol=2e-4)
 
 
+# In the order of transformers' ``generate``.
+WARPERS = {
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "min_p": MinPLogitsWarper,
+    "typical_p": TypicalLogitsWarper,
+}
+every_option = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.floats(0.2, 3.0),
+        "top_k": st.integers(1, 50),
+        "top_p": st.floats(0.05, 0.99),
+        "min_p": st.floats(0.0, 1.0),
+        "typical_p": st.floats(0.05, 0.99),
+    },
+)
+
+
+@given(every_option, st.integers(2, 40), st.sampled_from([torch.float64, torch.float32]), st.integers(0, 2**32))
+def test_warp_equals_the_warpers_of_transformers(chosen, vocab, dtype, seed):
+    """Logits without ties; a quarter excluded. Their sums are in the type of the logits, so a mass that is a border to
+    within its rounding may fall on either side: such draws are left out."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(4, vocab, dtype=dtype, generator=generator)
+    excluded = torch.rand(4, vocab, generator=generator) < 0.25
+    excluded[:, 0] = False
+    logits = logits.masked_fill(excluded, -math.inf)
+    chosen = {name: chosen[name] for name in WARPERS if name in chosen}
+    scores = logits
+    for name, value in chosen.items():
+        warped = WARPERS[name](value)(None, scores)
+        slightly = 1e-5 if name != "top_k" else 0
+        if name in ("top_p", "min_p", "typical_p"):
+            either = [
+                WARPERS[name](min(value + way, 1 - 1e-9))(None, scores)
+                for way in (-slightly, slightly)
+                if value + way > 0
+            ]
+            assume(all(torch.equal(warped, other) for other in either))
+        scores = warped
+    found = warp(logits, Sampling(do_sample=True, **chosen))
+    assert found.dtype == dtype
+    expected = scores.log_softmax(-1)
+    assert torch.equal(found == -math.inf, expected == -math.inf)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@given(every_option, st.integers(0, 2**32))
+def test_leading_dimensions_are_independent(chosen, seed):
+    logits = torch.randn(3, 4, 9, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    logits[0, 1, 3:] = -math.inf
+    sampling = Sampling(do_sample=True, **chosen)
+    found = warp(logits, sampling)
+    for row, expected in zip(logits.flatten(0, 1), found.flatten(0, 1), strict=True):
+        assert torch.equal(warp(row[None], sampling)[0], expected)
+        assert torch.equal(warp(row, sampling), expected)
+
+
+def test_warp_waits_for_nothing():
+    """Tensors on the meta device have shapes and no values."""
+    sampling = Sampling(do_sample=True, temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, typical_p=0.9)
+    assert warp(torch.zeros(2, 3, 9, device="meta"), sampling).shape == (2, 3, 9)
+
+
 def kept(logits, **chosen):
     return (
         torch.isfinite(warp(torch.tensor([logits]), Sampling(do_sample=True, **chosen)))[0].nonzero().flatten().tolist()
@@ -69,6 +143,17 @@ def test_ties():
     assert kept([0.0] * 4, top_p=1e-6) == [3], "at least one"
     assert kept([5.0, -math.inf, 5.0, 1.0], top_k=4) == [0, 2, 3]
     assert kept([3.0, 1.0, 0.0], top_k=100) == [0, 1, 2]
+    assert kept([0.0] * 4, min_p=1.0) == [0, 1, 2, 3], "all that are as probable as the most probable stay"
+    assert kept([0.0] * 4, typical_p=0.1) == [0, 1, 2, 3], "all that are as near as the last stay"
+
+
+def test_typical_p_may_leave_out_the_most_probable():
+    # 2.17 bits of entropy; -log2 p is 0.74 for the first and 4.58 for each other.
+    p = [0.6] + [0.4 / 8] * 8
+    assert kept([math.log(x) for x in p], typical_p=0.3) == [0]
+    p = [0.3] + [0.7 / 14] * 14
+    # 3.73 bits; 1.74 for the first and 4.32 for each other.
+    assert kept([math.log(x) for x in p], typical_p=0.3) == list(range(1, 15))
 
 
 def test_top_k_acts_before_top_p():
@@ -109,6 +194,12 @@ def test_logits_are_not_changed():
         ("top_p", 0.0),
         ("top_p", 1.0001),
         ("top_p", math.nan),
+        ("min_p", -0.1),
+        ("min_p", 1.5),
+        ("min_p", math.nan),
+        ("typical_p", 0.0),
+        ("typical_p", 1.0001),
+        ("typical_p", math.nan),
     ],
 )
 def test_bad_options_are_named(field, value):
@@ -125,7 +216,7 @@ def test_options_of_the_wrong_type_and_unknown_ones_are_named():
 
 
 def test_options_round_trip():
-    sampling = Sampling(do_sample=True, temperature=0.7, top_k=40, top_p=0.95)
+    sampling = Sampling(do_sample=True, temperature=0.7, top_k=40, top_p=0.95, min_p=0.1, typical_p=0.9)
     assert Sampling.from_yaml(sampling.to_yaml()) == sampling
     assert not sampling.greedy
     assert Sampling().greedy
