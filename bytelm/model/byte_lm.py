@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from bytelm.heads import ChainedHeads, IndependentHeads
+from bytelm.heads import ChainedHeads, IndependentHeads, NextPatch
 from bytelm.model.config import ModelConfig
 from bytelm.nn.block import SequentialBlock
 from bytelm.nn.kv_cache import CacheView, KVCache
@@ -26,6 +26,7 @@ class ByteLM(nn.Module):
     Args:
         config: what it was built from.
         merger, blocks, norm, heads: the parts.
+        next_patch: drafts the patches after the next one with the heads, or None.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class ByteLM(nn.Module):
         blocks: list[SequentialBlock],
         norm: nn.Module,
         heads: IndependentHeads | ChainedHeads,
+        next_patch: NextPatch | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.merger, self.blocks, self.norm, self.heads = merger, nn.ModuleList(blocks), norm, heads
+        self.next_patch = next_patch
 
     @property
     def device(self) -> torch.device:
