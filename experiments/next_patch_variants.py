@@ -92,7 +92,9 @@ def evaluate(model: ByteLM, modules: dict[str, nn.Module | None], valid: Contigu
                     same = drafted == law[way].unflatten(0, h.shape[:2])[:, n:].flatten(0, 1)
                     agree.setdefault((name, n, way), []).append(same)
     print(f"law itself: {torch.cat(bits['law', 0], 1).mean() / math.log(2):.3f} bits per byte")
-    print("| module | ahead | bits/byte | greedy: up to byte 1, 2, 3, 4 | mean bytes | each byte | sampled | mean bytes |")
+    print(
+        "| module | ahead | bits/byte | greedy: up to byte 1, 2, 3, 4 | mean bytes | each byte | sampled | mean bytes |"
+    )
     for (name, n), nats_list in bits.items():
         if n == 0:
             continue

@@ -29,7 +29,9 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     """
     with torch.device(device if device is not None else torch.get_default_device()):
         blocks = [_block(config, i) for i in range(config.num_blocks)]
-        model = ByteLM(config, _merger(config, config.merger), blocks, _norm(config), _heads(config), _next_patch(config))
+        model = ByteLM(
+            config, _merger(config, config.merger), blocks, _norm(config), _heads(config), _next_patch(config)
+        )
     if model.device.type != "meta":
         initialise(model, seed)
     return model

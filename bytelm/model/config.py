@@ -198,15 +198,18 @@ class NextPatchConfig(Config):
     Attributes:
         byte_width: width of the module's own byte embeddings.
         inner: F of its feed-forward layer.
+        depth: patches ahead that it is trained to guess, each from its guess before.
     """
 
     byte_width: int = 64
     inner: int = 512
+    depth: int = 2
 
     def validate(self) -> None:
-        """Check the widths."""
+        """Check the widths and the depth."""
         self.require(self.byte_width > 0, "byte_width", "a number > 0")
         self.require(self.inner > 0, "inner", "a number > 0")
+        self.require(self.depth > 0, "depth", "a number > 0")
 
     @property
     def merger(self) -> MergerConfig:
@@ -266,7 +269,9 @@ class ModelConfig(Config):
         )
         self.require(self.vocab_size == 256, "vocab_size", "256, the byte values")
         if self.next_patch is not None and not isinstance(self.heads, ChainedHeadsConfig):
-            raise ConfigError(f"heads.kind: found {self.heads.kind!r}, expected 'chained', which next_patch drafts with")
+            raise ConfigError(
+                f"heads.kind: found {self.heads.kind!r}, expected 'chained', which next_patch drafts with"
+            )
         for name, part in (("merger", self.merger), ("heads", self.heads)):
             tables = getattr(part, "tables", None)
             if tables is not None and max(tables.orders) > self.patch:
