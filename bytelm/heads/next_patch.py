@@ -12,10 +12,9 @@ class NextPatch(nn.Module):
     """From the state after a patch, and the patch that follows it, a guess of the state after that one.
 
     State and merged bytes are normed, concatenated and mixed by one matrix (DeepSeek-AI 2024, arXiv:2412.19437,
-    equation 21; EAGLE, Li et al. 2024, arXiv:2401.15077, section 3.1, concatenates the two as well); a pre-norm
-    feed-forward layer is added in place of their block, since what lies further back is in the state. A guess may be
-    put in for the state again: the same weights draft every further patch (FastMTP, Cai et al. 2025,
-    arXiv:2509.18362, section 3.1).
+    equation 21; cf. EAGLE, Li et al. 2024, arXiv:2401.15077). Where they have a block with attention, here is a
+    pre-norm feed-forward layer alone, so that a guess needs no cache. A guess may be put in for the state again: the
+    same weights draft every further patch (as in FastMTP, arXiv:2509.18362).
 
     Args:
         width: D.

@@ -24,7 +24,10 @@ def cross_entropy(logits_BTKV: Float[Tensor, "B T K V"], targets_BTK: Int[Tensor
 def soft_cross_entropy(
     logits_BTKV: Float[Tensor, "B T K V"], law_BTKV: Float[Tensor, "B T K V"]
 ) -> Float[Tensor, "B T K"]:
-    """``-sum_v softmax(law)[v] log softmax(logits)[v]`` in float32, nats; no gradient reaches ``law``."""
+    """``-sum_v softmax(law)[v] log softmax(logits)[v]`` in float32, nats; no gradient reaches ``law``.
+
+    The loss of a draft (Zhou et al. 2023, arXiv:2310.08461: forward Kullback-Leibler, plus the entropy of ``law``).
+    """
     shares = law_BTKV.detach().flatten(0, 2).float().softmax(-1)
     nats = F.cross_entropy(logits_BTKV.flatten(0, 2).float(), shares, reduction="none")
     return nats.view(law_BTKV.shape[:-1])
