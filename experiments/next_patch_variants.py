@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import math
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 import bytelm
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.model import ByteLM, build_model
+from bytelm.model.byte_lm import cross_entropy
 from bytelm.model.config import NextPatchConfig
 from bytelm.training import OptimizerConfig
 
@@ -55,13 +57,22 @@ def loss(model: ByteLM, module: nn.Module, target: str, h: Tensor, patches: Tens
     return total
 
 
-def choose(model: ByteLM, h: Tensor, window: Tensor, noise: Tensor) -> Tensor:
-    """The patch of largest ``log p + noise``, byte by byte; no noise: the greedy one."""
+def choose(model: ByteLM, h: Tensor, windows: Tensor, noise: Tensor) -> Tensor:
+    """The patches of largest ``log p + noise`` (B, T, P), byte by byte; without noise the greedy ones."""
+    state, window, noise = h.flatten(0, 1), windows.flatten(0, 1), noise.flatten(0, 1)
     prefix = window[:, :0]
     for k in range(window.shape[1]):
-        logits = model.heads.step(h, window, prefix).log_softmax(-1)
+        logits = model.heads.step(state, window, prefix).log_softmax(-1)
         prefix = torch.cat((prefix, (logits + noise[:, k]).argmax(-1, keepdim=True)), dim=1)
-    return prefix
+    return prefix.view(windows.shape)
+
+
+class Draft(NamedTuple):
+    """Of some drafted patches: nats of the bytes of the text, and where drafted bytes are those of the law."""
+
+    nats: Tensor
+    greedy: Tensor
+    sampled: Tensor
 
 
 @torch.inference_mode()
@@ -69,43 +80,64 @@ def evaluate(model: ByteLM, modules: dict[str, nn.Module | None], valid: Contigu
     """Print bits per byte, and the shares of drafted patches that agree with the law up to byte 1, 2, 3, 4."""
     chosen = torch.linspace(0, len(valid) - 1, num_windows).round().long().tolist()
     generator = torch.Generator().manual_seed(0)
-    bits: dict[tuple[str, int], list[Tensor]] = {}
-    agree: dict[tuple[str, int, str], list[Tensor]] = {}
+    law_nats: list[Tensor] = []
+    found: dict[tuple[str, int], list[Draft]] = {}
     for i in range(0, len(chosen), 8):
         patches = batch(valid, chosen[i : i + 8])
         windows, targets = patches[:, :-1], patches[:, 1:]
         h = model(windows)
         noise = -torch.rand((*windows.shape, 256), generator=generator).log().neg().log()
-        law = {name: choose(model, h.flatten(0, 1), windows.flatten(0, 1), scale * noise.flatten(0, 1))
-               for name, scale in (("greedy", 0), ("sampled", 1))}  # fmt: skip
-        nats = F.cross_entropy(model.heads(h, windows, targets).flatten(0, 2), targets.flatten(), reduction="none")
-        bits.setdefault(("law", 0), []).append(nats[None])
+        law_nats.append(cross_entropy(model.heads(h, windows, targets), targets).flatten(0, 1))
+        law = [choose(model, h, windows, z) for z in (0 * noise, noise)]
         for name, module in modules.items():
-            for n, guess in enumerate(
-                guesses(module, h, windows) if module else [h[:, :-n] for n in range(1, DEPTH + 1)], 1
-            ):
+            drafts = guesses(module, h, windows) if module else [h[:, :-n] for n in range(1, DEPTH + 1)]
+            for n, guess in enumerate(drafts, 1):
                 w, t = windows[:, n:], targets[:, n:]
-                nats = F.cross_entropy(model.heads(guess, w, t).flatten(0, 2), t.flatten(), reduction="none")
-                bits.setdefault((name, n), []).append(nats[None])
-                for way, scale in (("greedy", 0), ("sampled", 1)):
-                    drafted = choose(model, guess.flatten(0, 1), w.flatten(0, 1), scale * noise[:, n:].flatten(0, 1))
-                    same = drafted == law[way].unflatten(0, h.shape[:2])[:, n:].flatten(0, 1)
-                    agree.setdefault((name, n, way), []).append(same)
-    print(f"law itself: {torch.cat(bits['law', 0], 1).mean() / math.log(2):.3f} bits per byte")
+                nats = cross_entropy(model.heads(guess, w, t), t)
+                same = [
+                    choose(model, guess, w, z[:, n:]) == one[:, n:]
+                    for z, one in zip((0 * noise, noise), law, strict=True)
+                ]
+                found.setdefault((name, n), []).append(Draft(*(x.flatten(0, 1) for x in (nats, *same))))
+    print(f"law itself: {torch.cat(law_nats).mean() / math.log(2):.3f} bits per byte")
     print(
         "| module | ahead | bits/byte | greedy: up to byte 1, 2, 3, 4 | mean bytes | each byte | sampled | mean bytes |"
     )
-    for (name, n), nats_list in bits.items():
-        if n == 0:
-            continue
-        row = [f"{torch.cat(nats_list, 1).mean() / math.log(2):.3f}"]
-        for way in ("greedy", "sampled"):
-            same = torch.cat(agree[name, n, way]).double()
-            upto = same.cumprod(1)
-            row += [" ".join(f"{x:.3f}" for x in upto.mean(0).tolist()), f"{upto.sum(1).mean():.2f}"]
-            if way == "greedy":
-                row.append(" ".join(f"{x:.3f}" for x in same.mean(0).tolist()))
+    for (name, n), parts in found.items():
+        nats, greedy, sampled = (torch.cat(column).double() for column in zip(*parts, strict=True))
+        upto = [same.cumprod(1) for same in (greedy, sampled)]
+        shares = [" ".join(f"{x:.3f}" for x in same.mean(0).tolist()) for same in (*upto, greedy)]
+        means = [f"{same.sum(1).mean():.2f}" for same in upto]
+        row = [f"{nats.mean() / math.log(2):.3f}", shares[0], means[0], shares[2], shares[1], means[1]]
         print(f"| {name} | {n} | {' | '.join(row)} |", flush=True)
+
+
+def train(model: ByteLM, modules: dict[str, nn.Module], windows: RandomWindows, num_steps: int) -> None:
+    """Train all modules on the same batches, each with an optimiser of its own."""
+    optimizers = {name: OPTIMIZER.build(module, num_steps) for name, module in modules.items()}
+    seconds = dict.fromkeys(["body", *modules], 0.0)
+    size = len(windows) // num_steps
+    for step in range(num_steps):
+        began = time.perf_counter()
+        patches = batch(windows, list(range(step * size, (step + 1) * size)))
+        with torch.no_grad():
+            h = model(patches[:, :-1])
+            logits = model.heads(h, patches[:, :-1], patches[:, 1:])
+        seconds["body"] += time.perf_counter() - began
+        losses = []
+        for name, module in modules.items():
+            began = time.perf_counter()
+            optimizer, schedule = optimizers[name]
+            optimizer.zero_grad()
+            value = loss(model, module, name, h, patches, logits)
+            value.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(f"{name} {value.item():.3f}")
+            seconds[name] += time.perf_counter() - began
+        if step % 20 == 0 or step == num_steps - 1:
+            print(step, *losses, {name: round(s) for name, s in seconds.items()}, flush=True)
 
 
 def main() -> None:
@@ -116,8 +148,7 @@ def main() -> None:
     parser.add_argument("--train")
     parser.add_argument("--variants", nargs="*", default=[])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--windows", type=int, default=64, help="held-out windows")
     given = parser.parse_args()
     lm = bytelm.load(given.model)
     model = lm.model.requires_grad_(False)
@@ -129,32 +160,8 @@ def main() -> None:
         assert module is not None
         modules[variant] = module
     if modules:
-        windows = RandomWindows(
-            Corpus.open(given.train, lm.encoding), length, seed=0, epoch=0, size=given.steps * given.batch
-        )
-        optimizers = {name: OPTIMIZER.build(module, given.steps) for name, module in modules.items()}
-        seconds = dict.fromkeys(["body", *modules], 0.0)
-        for step in range(given.steps):
-            began = time.perf_counter()
-            patches = batch(windows, list(range(step * given.batch, (step + 1) * given.batch)))
-            with torch.no_grad():
-                h = model(patches[:, :-1])
-                logits = model.heads(h, patches[:, :-1], patches[:, 1:])
-            seconds["body"] += time.perf_counter() - began
-            losses = []
-            for name, module in modules.items():
-                began = time.perf_counter()
-                value = loss(model, module, name, h, patches, logits)
-                optimizer, schedule = optimizers[name]
-                optimizer.zero_grad()
-                value.backward()
-                nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                losses.append(f"{name} {value.item():.3f}")
-                seconds[name] += time.perf_counter() - began
-            if step % 20 == 0 or step == given.steps - 1:
-                print(step, *losses, {k: round(v) for k, v in seconds.items()}, flush=True)
+        corpus = Corpus.open(given.train, lm.encoding)
+        train(model, modules, RandomWindows(corpus, length, seed=0, epoch=0, size=8 * given.steps), given.steps)
     if model.next_patch is not None:
         modules["of the model"] = model.next_patch
     valid = ContiguousWindows(Corpus.open(given.valid, lm.encoding), length)
