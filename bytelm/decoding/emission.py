@@ -1,43 +1,24 @@
-"""The one rule that emits, and the symbols that one forward lets every row emit by it. It holds no state of the run."""
+"""The symbols that one forward lets every row emit. Positions are emitted side by side, a unit symbol after symbol."""
 
 import dataclasses
-import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytelm.decoding.noise import GumbelNoise
-from bytelm.decoding.protocols import Block, Choose
+from bytelm.compilation import compiled
+from bytelm.decoding.noise import GumbelNoise, uniform
+from bytelm.decoding.processors import Processor, State, map_state
+from bytelm.decoding.protocols import Block, Draft, RowIndices
+from bytelm.decoding.rules import Noise, Proposal, Rule
 from bytelm.decoding.sampling import Sampling, warp
-from bytelm.shapes import Counts, Logits, Rows, Symbols
+from bytelm.shapes import Counts, Symbols
 
-
-@dataclasses.dataclass(frozen=True)
-class EmissionRule:
-    """The symbol at a position is argmax(log p + g), with p the warped law and g the noise of (seed, row, position).
-
-    By the Gumbel-max theorem it has the distribution p. A draft made by the same rule from other logits agrees with it
-    with probability at least (1 - TV) / (1 + TV), TV the total variation of the two distributions: drafter-invariant
-    coupling, Daliri, Musco and Suresh (arXiv 2408.07978). Greedy: the argmax of the logits, without noise.
-    """
-
-    sampling: Sampling
-    noise: GumbelNoise
-
-    def at(self, positions: NDArray[np.int64]) -> Choose:
-        """The rule for rows whose next symbol has index ``positions[b]`` in its row."""
-        return functools.partial(self.choose, positions.copy())
-
-    def choose(self, positions: NDArray[np.int64], logits: Logits, ahead: int) -> Symbols:
-        """The symbol of row b at ``positions[b] + ahead``, where the law, or a draft's guess of it, has ``logits``."""
-        if self.sampling.greedy:
-            return logits.argmax(-1, keepdim=True)
-        noise = self.noise(positions + ahead, logits.shape[-1], logits.device)
-        return (warp(logits, self.sampling) + noise).argmax(-1, keepdim=True)
+_EMISSION, _ACCEPTANCE, _DRAFT, _RESIDUAL = range(4)
 
 
 class Emission(NamedTuple):
@@ -46,32 +27,184 @@ class Emission(NamedTuple):
     symbols: Symbols
     counts: Counts
     nats: Float[Tensor, "B N"]
-    vocab: int
+    state: State
+    """State of the processors after the emitted symbols."""
+
+    def select(self, rows: RowIndices) -> "Emission":
+        """The emission of these rows."""
+        state = map_state(lambda leaf: leaf[rows], self.state)
+        return Emission(self.symbols[rows], self.counts[rows], self.nats[rows], state)
 
 
-def emit(block: Block, choose: Choose, live: Rows, limit: int) -> Emission:
-    """Emit from one block, symbol after symbol, until no live row is covered any more.
+@dataclasses.dataclass
+class Emitter:
+    """The rule with its sampling options, its processors, and the noise of the rows of a batch.
 
-    Args:
-        block: the law of the next symbols.
-        choose: the rule, for the positions of the first symbol of the block.
-        live: rows that have not finished; the others count 0.
-        limit: at least 1, the most symbols that any row may still emit.
-    Returns:
-        Symbols and -log p of each in float64 under the law itself, before temperature and truncation.
+    The symbol at a position is a function of the law's logits there, what stands before it, and the noise of (seed,
+    row, position).
     """
-    logits = block.logits(torch.empty(len(live), 0, dtype=torch.int64, device=live.device))
-    symbols, laws = choose(logits, 0), [logits]
-    live = live.to(symbols.device)
-    counts = live.long()
-    for ahead in range(1, min(block.width, limit)):
-        live = live & block.covers(symbols)
-        if not live.any():
-            break
+
+    rule: Rule
+    sampling: Sampling
+    processor: Processor | None
+    seeds: Sequence[tuple[int, int]]
+    vocab_size: int
+    device: torch.device
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        streams = [_EMISSION] if self.rule.coupled else [_EMISSION, _ACCEPTANCE, _DRAFT, _RESIDUAL]
+        self._noise = {} if self.sampling.greedy else {s: GumbelNoise(self.seeds, s) for s in streams}
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Keep these rows, in this order."""
+        for noise in self._noise.values():
+            noise.select(rows)
+
+    def emit(self, block: Block, draft: Draft, unit: int, state: State, positions: NDArray[np.int64]) -> Emission:
+        """Emit from one block: a unit where nothing was drafted, and a unit more for each that holds.
+
+        Args:
+            block: the law of the next symbols.
+            draft: what the block was run on.
+            unit: of the target.
+            state: of the processors, after the committed symbols.
+            positions: (B,), the index of the next symbol of each row.
+        Returns:
+            Symbols (B, R * unit) and -log p of each in float64 under the law itself, before temperature and truncation.
+        """
+        noise = {
+            stream: source(positions, block.num_states * unit, self.vocab_size, self.device)
+            for stream, source in self._noise.items()
+        }
+        emit = compiled(_emit) if self.compiled else _emit
+        return emit(block, unit, draft, state, noise, self.rule, self.sampling, self.processor)
+
+    def choice(self, state: State, positions: NDArray[np.int64], most: int) -> "DraftChoice":
+        """How drafters choose the symbols after the committed ones, ``most`` of them at most."""
+        window = None
+        if not self.sampling.greedy and most > 0:
+            noise = self._noise[_EMISSION if self.rule.coupled else _DRAFT]
+            window = noise(positions, most, self.vocab_size, self.device)
+        return DraftChoice(self, state, window)
+
+
+def process(
+    processor: Processor | None, sampling: Sampling, state: State, logits: Float[Tensor, "*B V"]
+) -> Float[Tensor, "*B V"]:
+    """Logits after processors, and after temperature and truncation where a symbol is drawn."""
+    if processor is not None:
+        logits = processor.apply(state, logits)
+    return logits if sampling.greedy else warp(logits, sampling)
+
+
+def _emit(
+    block: Block,
+    unit: int,
+    draft: Draft,
+    state: State,
+    noise: dict[int, Tensor],
+    rule: Rule,
+    sampling: Sampling,
+    processor: Processor | None,
+) -> Emission:
+    """:meth:`Emitter.emit` on tensors alone; never asks the device for a value."""
+    num_states = block.num_states
+    drafted = _by_state(draft.symbols, num_states, unit)
+    standing = torch.ones_like(drafted[:, :, 0], dtype=torch.bool)
+    standing[:, -1] = False
+    symbols = drafted[:, :, :0]
+    laws = []
+    states = _fork(processor, state, drafted)
+    for place in range(unit):
         logits = block.logits(symbols)
-        symbols = torch.cat((symbols, choose(logits, ahead)), dim=1)
         laws.append(logits)
-        counts = counts + live
-    log_p = torch.stack(laws, dim=1).double().log_softmax(-1)
-    nats = -log_p.gather(-1, symbols[:, :, None]).squeeze(-1)
-    return Emission(symbols, counts, nats, vocab=log_p.shape[-1])
+        law = process(processor, sampling, states, logits)
+        if sampling.greedy:
+            symbol = law.argmax(-1)
+        else:
+            here = {stream: window[:, place::unit] for stream, window in noise.items()}
+            proposal = Proposal(drafted[..., place], _log_q(draft, num_states, unit, place), standing)
+            symbol = rule.judge(law, _noise(here), proposal)
+        standing = standing & (symbol == drafted[..., place])
+        symbols = torch.cat((symbols, symbol[..., None]), dim=-1)
+        if processor is not None:
+            states = processor.advance(states, symbol)
+    log_p = torch.stack(laws, dim=2).double().log_softmax(-1)
+    nats = -log_p.gather(-1, symbols[..., None]).squeeze(-1)
+    units = 1 + standing[:, :-1].long().cumprod(1).sum(1)
+    rows = torch.arange(len(units), device=units.device)
+    after = map_state(lambda leaf: leaf[rows, units - 1], states)
+    return Emission(symbols.flatten(1), units * unit, nats.flatten(1), after)
+
+
+def _noise(here: dict[int, Tensor]) -> Noise:
+    if len(here) == 1:
+        return Noise(here[_EMISSION])
+    return Noise(here[_EMISSION], uniform(here[_ACCEPTANCE][..., 0]), here[_RESIDUAL])
+
+
+def _fork(processor: Processor | None, state: State, drafted: Int[Tensor, "B R _"]) -> State:
+    """The processors' state after each number of drafted units: leading dimensions (B, R)."""
+    if processor is None:
+        return ()
+    forked = [state]
+    for r in range(drafted.shape[1] - 1):
+        for place in range(drafted.shape[2]):
+            state = processor.advance(state, drafted[:, r, place])
+        forked.append(state)
+    return _stack(forked)
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftChoice:
+    """How a drafter chooses symbols in one round: as emission would from the same logits, with the same noise.
+
+    Under a rule that is not coupled the noise is another, and the distribution drawn from is told.
+    """
+
+    emitter: Emitter
+    state: State
+    noise: Float[Tensor, "B N V"] | None
+
+    def __call__(
+        self, logits: Float[Tensor, "B V"], drafted: Symbols
+    ) -> tuple[Int[Tensor, "B 1"], Float[Tensor, "B V"] | None]:
+        """The symbol after the committed ones and ``drafted``, and the log of the distribution it was drawn from.
+
+        A drafter that has more symbols than the target never proposes those; of those it lacks, log q is -inf.
+        """
+        vocab, ahead, emitter = self.emitter.vocab_size, drafted.shape[1], self.emitter
+        logits = logits[:, :vocab]
+        missing = vocab - logits.shape[-1]
+        if missing > 0:
+            logits = torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+        state = self.state
+        if emitter.processor is not None:
+            for n in range(ahead):
+                state = emitter.processor.advance(state, drafted[:, n])
+        law = process(emitter.processor, emitter.sampling, state, logits)
+        if self.noise is None:
+            return law.argmax(-1, keepdim=True), None
+        symbol = (law + self.noise[:, ahead]).argmax(-1, keepdim=True)
+        return symbol, None if emitter.rule.coupled else law
+
+
+def _stack(states: Sequence[State]) -> State:
+    """States side by side: leading dimensions (B, R)."""
+    if isinstance(states[0], Tensor):
+        return torch.stack(list(states), dim=1)
+    return tuple(_stack(parts) for parts in zip(*states, strict=True))
+
+
+def _by_state(drafted: Symbols, num_states: int, unit: int) -> Int[Tensor, "B R _"]:
+    """The drafted unit that follows each state; a filler after the last."""
+    filler = drafted.new_zeros((len(drafted), num_states * unit - drafted.shape[1]))
+    return torch.cat((drafted, filler), dim=1).unflatten(1, (num_states, unit))
+
+
+def _log_q(draft: Draft, num_states: int, unit: int, place: int) -> Float[Tensor, "B R V"] | None:
+    if draft.log_q is None:
+        return None
+    by_unit = draft.log_q.unflatten(1, (num_states - 1, unit))[:, :, place]
+    return torch.cat((by_unit, torch.zeros_like(draft.log_q[:, :1])), dim=1)

@@ -5,53 +5,31 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bytelm.decoding.emission import Emission
+from bytelm.decoding.protocols import Draft
+from bytelm.decoding.stats import DecodeStats, Seconds, Tally
 from bytelm.decoding.stops import Stop
-from bytelm.shapes import Symbols
 
-Finish = Literal["length", "stop"]
+Finish = Literal["length", "stop", "time"]
+
+LAW = "law"
+"""Source of a symbol that no draft had proposed."""
 
 
 class Trace(NamedTuple):
-    """Where each symbol of a row came from: its forward (0 is the prefill) and its place in that forward's block."""
+    """Where each symbol of a row came from.
+
+    Attributes:
+        forward: its forward (0 is the prefill).
+        offset: its place among the symbols of that forward.
+        source: the drafter that had proposed it, or ``law``.
+    """
 
     forward: NDArray[np.int64]
     offset: NDArray[np.int64]
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodeStats:
-    """What a decoding run cost and what drafting gave, over the whole batch."""
-
-    forwards: int
-    """Forwards of the target; the prefill counts as one, and a forward of a batch as one."""
-    row_forwards: tuple[int, ...]
-    """For each row, the forwards that ran while it was live."""
-    symbols: int
-    """Symbols emitted over all rows."""
-    drafted: int
-    """Drafted symbols that live rows handed to a forward."""
-    judged_at: tuple[int, ...]
-    """For each draft offset, drafts compared with the law's symbol: the row was live and all drafts before held."""
-    accepted_at: tuple[int, ...]
-    """For each draft offset, drafts that were the law's symbol."""
-    seconds: float
-    """Wall time, prefill included."""
-
-    @property
-    def accepted(self) -> int:
-        """Drafted symbols that were emitted."""
-        return sum(self.accepted_at)
-
-    @property
-    def symbols_per_forward(self) -> float:
-        """Symbols for each forward of a live row: does not depend on the batch size."""
-        return self.symbols / sum(self.row_forwards)
+    source: NDArray[np.str_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,110 +43,153 @@ class Generation:
     nats: list[NDArray[np.float64]]
     """-log p of each symbol under the law itself, before temperature and truncation."""
     trace: list[Trace]
-    """Forward and place in its block of each symbol."""
+    """Forward, place in it and drafter of each symbol."""
     stats: DecodeStats
 
 
 class Ledger:
-    """State of the rows on the host: what was emitted, who is live, what drafting gave."""
+    """The books of all rows on the host: what was emitted, who is live, what drafting gave.
 
-    def __init__(self, num_rows: int, max_new: int, stops: Sequence[Stop]) -> None:
+    A batch may hold some of the rows only; ``rows`` says which.
+    """
+
+    def __init__(self, prompts: Sequence[NDArray[Any]], max_new: int, stops: Sequence[Stop], vocab: int) -> None:
+        num_rows = len(prompts)
         self.live = np.ones(num_rows, dtype=bool)
         self.lengths = np.zeros(num_rows, dtype=np.int64)
+        self.rows = np.arange(num_rows)
         self._max_new, self._stops = max_new, stops
         self._finish: list[Finish] = ["length"] * num_rows
-        self._symbols: NDArray[Any] | None = None
+        self._prompt_lengths = np.array([len(prompt) for prompt in prompts])
+        dtype = np.uint8 if vocab <= 256 else np.int64
+        self._history = np.zeros((num_rows, int(self._prompt_lengths.max()) + max_new), dtype=dtype)
+        for row, prompt in enumerate(prompts):
+            self._history[row, : len(prompt)] = prompt
         self._row_forwards = np.zeros(num_rows, dtype=np.int64)
-        self._forwards = self._drafted = 0
-        self._judged_at = np.zeros(0, dtype=np.int64)
-        self._accepted_at = np.zeros(0, dtype=np.int64)
-        self._nats: list[Float[Tensor, "B N"]] = []
-        self._kept: list[NDArray[np.int64]] = []
+        self._forwards = self._states = 0
+        self._tally = Tally()
+        self._nats = np.zeros((num_rows, max_new))
+        self._forward = np.zeros((num_rows, max_new), dtype=np.int64)
+        self._offset = np.zeros((num_rows, max_new), dtype=np.int64)
+        self._names = [LAW]
+        self._source = np.zeros((num_rows, max_new), dtype=np.int64)
 
     @property
-    def limit(self) -> int:
+    def room(self) -> int:
         """The most symbols that a live row may still emit."""
         return self._max_new - int(self.lengths[self.live].min())
 
-    def record(self, emission: Emission, draft: Symbols) -> NDArray[np.int64]:
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """For each row of the batch, the index of its next symbol."""
+        return self.lengths[self.rows]
+
+    def histories(self) -> list[NDArray[Any]]:
+        """Prompt and generated symbols of each row of the batch."""
+        ends = self._prompt_lengths + self.lengths
+        return [self._history[row, : ends[row]] for row in self.rows.tolist()]
+
+    def generated(self, row: int) -> NDArray[Any]:
+        """The generated symbols of a row."""
+        begin = int(self._prompt_lengths[row])
+        return self._history[row, begin : begin + int(self.lengths[row])]
+
+    def record(self, emission: Emission, draft: Draft, num_states: int) -> NDArray[np.int64]:
         """Enter one forward's emission, cut where a stop or the length limit falls; end the rows that finish.
 
         Args:
-            emission: symbols (B, N) with counts, from :func:`~bytelm.decoding.emission.emit`.
+            emission: of the rows of the batch.
             draft: the draft that the forward was run on.
+            num_states: of the block.
         Returns:
-            (B,) how many symbols each row got; 0 where it had finished before.
+            (B,) how many symbols each row of the batch got; 0 where it had finished before.
         """
-        host = torch.cat((emission.symbols, emission.counts[:, None]), dim=1).cpu().numpy()
-        emitted, counts = host[:, :-1], host[:, -1]
-        if self._symbols is None:
-            dtype = np.uint8 if emission.vocab <= 256 else np.int64
-            self._symbols = np.zeros((len(self.live), self._max_new), dtype=dtype)
-        kept = np.minimum(counts, self._max_new - self.lengths) * self.live
-        rows, offsets = np.nonzero(np.arange(emitted.shape[1]) < kept[:, None])
-        self._symbols[rows, self.lengths[rows] + offsets] = emitted[rows, offsets]
-        self._forwards += 1
-        self._row_forwards += self.live
-        self._drafted += int(self.live.sum()) * draft.shape[1]
+        emitted, counts, nats = emission.symbols.cpu().numpy(), emission.counts.cpu().numpy(), emission.nats
+        rows = self.rows
+        live = self.live[rows]
+        kept = np.minimum(counts, self._max_new - self.lengths[rows]) * live
+        batch, offsets = np.nonzero(np.arange(emitted.shape[1]) < kept[:, None])
+        into = rows[batch], self.lengths[rows[batch]] + offsets
+        self._history[into[0], self._prompt_lengths[into[0]] + into[1]] = emitted[batch, offsets]
+        self._nats[into] = nats.cpu().numpy()[batch, offsets]
+        self._forward[into], self._offset[into] = self._forwards, offsets
+        held, judged, num_drafted = self._drafts(emitted, draft, live)
+        self._source[into] = np.pad(held, ((0, 0), (0, emitted.shape[1] - held.shape[1])))[batch, offsets] * (
+            self._source_number(draft.source)
+        )
         if self._stops:
             self._stop(kept)
-        self.lengths += kept
-        self.live &= self.lengths < self._max_new
-        if draft.shape[1]:
-            self._judge(emitted, kept, draft.cpu().numpy())
-        self._nats.append(emission.nats)
-        self._kept.append(kept)
+        if held.shape[1]:
+            judged &= np.arange(held.shape[1]) < kept[:, None]
+            self._tally.judge(draft.source, held, judged, num_drafted)
+        self._states += int(live.sum()) * num_states * (self._forwards > 0)
+        self._forwards += 1
+        self._row_forwards[rows] += live
+        self.lengths[rows] += kept
+        self.live[rows] &= self.lengths[rows] < self._max_new
         return kept
 
-    def new_symbols(self, row: int, count: int) -> NDArray[Any]:
-        """The last ``count`` symbols of a row."""
-        assert self._symbols is not None
-        return self._symbols[row, self.lengths[row] - count : self.lengths[row]]
+    def end(self, reason: Finish) -> None:
+        """End all live rows where they are."""
+        for row in np.flatnonzero(self.live).tolist():
+            self._finish[row] = reason
+        self.live[:] = False
+
+    def _source_number(self, name: str) -> int:
+        if name not in self._names:
+            self._names.append(name)
+        return self._names.index(name)
+
+    def _drafts(
+        self, emitted: NDArray[np.int64], draft: Draft, live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], int]:
+        """Which drafts held with all before them, which were compared, and how many there were."""
+        drafted = draft.symbols.cpu().numpy()
+        width = drafted.shape[1]
+        proposed = np.full(len(drafted), width) if draft.proposed is None else draft.proposed.cpu().numpy()
+        real = np.arange(width) < proposed[:, None]
+        held = np.logical_and.accumulate((emitted[:, :width] == drafted) & real, axis=1)
+        judged = real & live[:, None]
+        judged[:, 1:] &= held[:, :-1]
+        return held, judged, int((real & live[:, None]).sum())
 
     def _stop(self, kept: NDArray[np.int64]) -> None:
         """Ask the stops about every new symbol; end the rows that stop and cut ``kept`` there."""
-        assert self._symbols is not None
-        for row in np.flatnonzero(self.live).tolist():
-            start = int(self.lengths[row])
-            for count in range(1, int(kept[row]) + 1):
-                generated = self._symbols[row, : start + count]
+        for place, row in enumerate(self.rows.tolist()):
+            if not self.live[row]:
+                continue
+            begin, start = int(self._prompt_lengths[row]), int(self.lengths[row])
+            for count in range(1, int(kept[place]) + 1):
+                generated = self._history[row, begin : begin + start + count]
                 if any(stop(row, generated) for stop in self._stops):
-                    self.live[row], self._finish[row], kept[row] = False, "stop", count
+                    self.live[row], self._finish[row], kept[place] = False, "stop", count
                     break
 
-    def _judge(self, emitted: NDArray[np.int64], kept: NDArray[np.int64], draft: NDArray[np.int64]) -> None:
-        """Count the drafts that were compared, in each row up to the first that fails, and those that held."""
-        width = min(draft.shape[1], emitted.shape[1])
-        held = np.logical_and.accumulate(emitted[:, :width] == draft[:, :width], axis=1)
-        judged = np.arange(width) < kept[:, None]
-        judged[:, 1:] &= held[:, :-1]
-        grow = max(0, draft.shape[1] - len(self._judged_at))
-        self._judged_at = np.append(self._judged_at, np.zeros(grow, dtype=np.int64))
-        self._accepted_at = np.append(self._accepted_at, np.zeros(grow, dtype=np.int64))
-        self._judged_at[:width] += judged.sum(0)
-        self._accepted_at[:width] += (judged & held).sum(0)
-
-    def close(self, seconds: float) -> Generation:
+    def close(self, verify: str, exact: bool, parts: Seconds) -> Generation:
         """The result, once every row has finished."""
-        assert self._symbols is not None
-        widths = [nats.shape[1] for nats in self._nats]
-        forward = np.repeat(np.arange(len(widths)), widths)
-        offset = np.concatenate([np.arange(width) for width in widths])
-        keep = offset < np.repeat(np.stack(self._kept, axis=1), widths, axis=1)
-        nats = torch.cat(self._nats, dim=1).cpu().numpy()
+        tally = self._tally
         stats = DecodeStats(
+            verify=verify,
+            exact=exact,
             forwards=self._forwards,
             row_forwards=tuple(self._row_forwards.tolist()),
+            states=self._states,
             symbols=int(self.lengths.sum()),
-            drafted=self._drafted,
-            judged_at=tuple(self._judged_at.tolist()),
-            accepted_at=tuple(self._accepted_at.tolist()),
-            seconds=seconds,
+            drafted=tally.drafted,
+            judged_at=tuple(tally.judged_at.tolist()),
+            accepted_at=tuple(tally.accepted_at.tolist()),
+            by_drafter=dict(tally.by_drafter),
+            parts=parts,
         )
+        names = np.array(self._names)
+        spans = [slice(0, length) for length in self.lengths.tolist()]
         return Generation(
-            symbols=[row[:length].copy() for row, length in zip(self._symbols, self.lengths, strict=True)],
+            symbols=[self.generated(row).copy() for row in range(len(spans))],
             finish=self._finish,
-            nats=[row[mask] for row, mask in zip(nats, keep, strict=True)],
-            trace=[Trace(forward[mask], offset[mask]) for mask in keep],
+            nats=[self._nats[row, span].copy() for row, span in enumerate(spans)],
+            trace=[
+                Trace(self._forward[row, span].copy(), self._offset[row, span].copy(), names[self._source[row, span]])
+                for row, span in enumerate(spans)
+            ],
             stats=stats,
         )

@@ -38,78 +38,98 @@ def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Te
     return c0, c1 & _WORD, c2, c3 & _WORD
 
 
-def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[tuple[int, int]]:
-    """Give every row of a batch its (seed, row identity).
+def row_seeds(seed: int | Sequence[int], num_prompts: int, num_sequences: int = 1) -> list[tuple[int, int]]:
+    """Give every row of a batch its (seed, row identity); the sequences of a prompt are rows that stand together.
 
-    One integer: row r draws from (seed, r), so rows differ and depend on their place in the batch. A list: row r draws
-    from (seed[r], 0), so a row's noise does not depend on its place: decoded alone under its seed, the row is the same.
+    One integer: row r draws from (seed, r), so rows differ and depend on their place in the batch. A list: sequence i
+    of prompt p draws from (seed[p], i), so a row's noise does not depend on its place: decoded alone under its seed,
+    the row is the same.
 
     Raises:
-        DecodingError: a seed outside 0 … 2**64 - 1, or a list whose length is not ``num_rows``.
+        DecodingError: a seed outside 0 … 2**64 - 1, or a list whose length is not ``num_prompts``.
     """
     if isinstance(seed, Sequence):
-        if len(seed) != num_rows:
-            raise DecodingError(f"seed: found a list of {len(seed)}, expected one seed for each of {num_rows} rows")
-        pairs = [(s, 0) for s in seed]
+        if len(seed) != num_prompts:
+            raise DecodingError(
+                f"seed: found a list of {len(seed)}, expected one seed for each of {num_prompts} prompts"
+            )
+        pairs = [(s, i) for s in seed for i in range(num_sequences)]
     else:
-        pairs = [(seed, row) for row in range(num_rows)]
+        pairs = [(seed, row) for row in range(num_prompts * num_sequences)]
     for value, _ in pairs:
-        if not 0 <= value < 1 << 64:
-            raise DecodingError(f"seed: found {value}, expected an integer from 0 to 2**64 - 1")
+        if not isinstance(value, int) or not 0 <= value < 1 << 64:
+            raise DecodingError(f"seed: found {value!r}, expected an integer from 0 to 2**64 - 1")
     return pairs
 
 
 class GumbelNoise:
     """Standard Gumbel noise g(seed, row, position)[symbol] for a batch of rows.
 
-    The counter of the cipher is (symbol // 2, position, row, 0) and its key the seed's two words; a symbol's two output
-    words give a uniform of 52 bits strictly inside (0, 1), u = (k + 1/2) / 2**52, and g = -log(-log u) in float64, so
-    that ties of log p + g do not occur in practice. A symbol's noise does not depend on the size of the vocabulary.
+    The counter of the cipher is (symbol // 2, position, row, stream) and its key the seed's two words; a symbol's two
+    output words give a uniform of 52 bits strictly inside (0, 1), u = (k + 1/2) / 2**52, and g = -log(-log u) in
+    float64, so that ties of log p + g do not occur in practice. A symbol's noise does not depend on the size of the
+    vocabulary.
 
     Values are computed a chunk of positions ahead and kept, because a call costs about a hundred small operations.
 
     Args:
         seeds: (seed, row identity) of each row, see :func:`row_seeds`.
+        stream: 0 for the noise of emission; others are independent of it.
     """
 
-    def __init__(self, seeds: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, seeds: Sequence[tuple[int, int]], stream: int = 0) -> None:
         self._seeds = torch.tensor([[s & _WORD, s >> 32, row] for s, row in seeds], dtype=torch.int64).view(-1, 3, 1, 1)
+        self._stream = stream
         self._start_B = np.zeros(len(seeds), dtype=np.int64)
         self._chunk_BNV = torch.empty(len(seeds), 0, 0, dtype=torch.float64)
 
     def __call__(
-        self, positions: NDArray[np.int64], vocab: int, device: torch.device | None = None
-    ) -> Float[Tensor, "B V"]:
-        """Noise of row b at ``positions[b]``, the index of the generated symbol in its row (0: first after the prompt).
+        self, positions: NDArray[np.int64], count: int, vocab: int, device: torch.device | None = None
+    ) -> Float[Tensor, "B N V"]:
+        """Noise of row b at ``positions[b]`` and the ``count`` - 1 positions after it.
 
         Args:
-            positions: (B,), each in 0 … 2**32 - 1.
+            positions: (B,), each in 0 … 2**32 - 1: the index of a generated symbol in its row (0: first after the
+                prompt).
+            count: N, at least 1.
             vocab: V, the number of symbols.
             device: where the noise is computed and stays; default the CPU.
         """
         device = device or torch.device("cpu")
         offset_B, chunk_BNV = positions - self._start_B, self._chunk_BNV
         held = chunk_BNV.shape[2] == vocab and chunk_BNV.device == device
-        if not held or offset_B.min() < 0 or offset_B.max() >= chunk_BNV.shape[1]:
-            self._fill(positions, vocab, device)
-            return self._chunk_BNV[:, 0]
+        if not held or offset_B.min() < 0 or offset_B.max() + count > chunk_BNV.shape[1]:
+            self._fill(positions, count, vocab, device)
+            return self._chunk_BNV[:, :count]
         if (offset_B == offset_B[0]).all():
-            return chunk_BNV[:, int(offset_B[0])]
-        rows_B = torch.arange(len(offset_B), device=chunk_BNV.device)
-        return chunk_BNV[rows_B, torch.from_numpy(offset_B).to(chunk_BNV.device)]
+            return chunk_BNV[:, int(offset_B[0]) : int(offset_B[0]) + count]
+        rows_B1 = torch.arange(len(offset_B), device=device)[:, None]
+        ahead = torch.from_numpy(offset_B).to(device)[:, None] + torch.arange(count, device=device)
+        return chunk_BNV[rows_B1, ahead]
 
-    def _fill(self, positions: NDArray[np.int64], vocab: int, device: torch.device) -> None:
-        """Compute a chunk that starts at ``positions``."""
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Keep these rows, in this order."""
+        index = torch.from_numpy(rows)
+        self._seeds, self._start_B = self._seeds[index], self._start_B[rows]
+        self._chunk_BNV = self._chunk_BNV[index.to(self._chunk_BNV.device)]
+
+    def _fill(self, positions: NDArray[np.int64], count: int, vocab: int, device: torch.device) -> None:
+        """Compute a chunk that starts at ``positions`` and holds at least ``count`` of them."""
         assert positions.min() >= 0
         assert positions.max() < _WORD - _CHUNK_POSITIONS
         budget = _CHUNK_NUMBERS.get(device.type, _CHUNK_NUMBERS["cuda"])
-        num_ahead = max(1, min(_CHUNK_POSITIONS, budget // (len(positions) * vocab)))
+        num_ahead = max(count, min(_CHUNK_POSITIONS, budget // (len(positions) * vocab)))
         start_B11 = torch.from_numpy(positions).to(device).view(-1, 1, 1)
         position_BN1 = start_B11 + torch.arange(num_ahead, device=device).view(1, -1, 1)
         pair_11V = torch.arange((vocab + 1) // 2, device=device).view(1, 1, -1)
         low, high, row = self._seeds.to(device).unbind(1)
-        words = philox4x32((pair_11V, position_BN1, row, torch.zeros_like(row)), (low, high))
+        words = philox4x32((pair_11V, position_BN1, row, torch.full_like(row, self._stream)), (low, high))
         k = torch.stack(((words[0] << 20) | (words[1] >> 12), (words[2] << 20) | (words[3] >> 12)), dim=-1)
         u = (k.flatten(2)[:, :, :vocab].to(torch.float64) + 0.5) * 2.0**-52
         self._chunk_BNV = u.log_().neg_().log_().neg_()
         self._start_B = positions.copy()
+
+
+def uniform(gumbel: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """The uniform number in (0, 1) that a Gumbel number was made of."""
+    return (-(-gumbel).exp()).exp()

@@ -1,58 +1,73 @@
 """What the decoding loop needs from a model under a law (a target) and from a drafter. Nothing more."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
-from bytelm.shapes import Counts, Logits, Rows, Symbols
+from bytelm.shapes import Counts, Symbols
 
-Choose = Callable[[Logits, int], Symbols]
-"""``choose(logits, ahead)``: the symbol (B, 1) that the rule would emit from ``logits`` at the position ``ahead``
-symbols after the next one of each row, with the same noise that emission at that position uses."""
+RowIndices = Int[Tensor, " _"]
+"""Rows of a batch to keep, in this order; a row may be named more than once."""
+
+Prefix = Int[Tensor, "B R _"]
+"""For each state, the symbols of its unit so far."""
+
+UnitLogits = Float[Tensor, "B R V"]
+"""For each state, the logits of the next symbol of its unit."""
 
 
 @runtime_checkable
 class Block(Protocol):
-    """What one forward of the target made known about the next symbols of every row.
+    """What one forward made known: R states per row, each with the law of the ``Target.unit`` symbols after it.
 
-    ``chain`` and ``product`` know the law of a whole patch; ``next`` knows it for one symbol, and for each further one
-    as long as the draft that the forward was run on is what was emitted.
+    State 0 follows the last committed symbol. State r follows the first r units of the draft that the forward was run
+    on; what it knows is the law as long as those are what was emitted.
     """
 
-    width: int
-    """The most symbols that a row can emit from this block."""
+    num_states: int
+    """R: one more than the drafted units."""
 
-    def logits(self, emitted: Symbols) -> Logits:
-        """The law's logits of the symbol that follows the N < ``width`` symbols emitted from this block so far."""
+    def logits(self, prefix: Prefix) -> UnitLogits:
+        """The law's logits of the symbol after ``prefix``, fewer than ``Target.unit`` symbols, of each state's unit."""
         ...
 
-    def covers(self, emitted: Symbols) -> Rows:
-        """Rows for which :meth:`logits` of ``emitted`` is the law: what the forward assumed is what was emitted."""
-        ...
-
-    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: Symbols) -> Logits:
-        """The heads' own guess, not the law: logits of the symbol after the first ``counts[b]`` >= 1 of ``emitted`` and
-        then ``drafted`` (N < ``Target.max_draft`` symbols), from the state that gave the last emitted symbol.
-        """
+    def select(self, rows: RowIndices) -> "Block":
+        """The block of these rows."""
         ...
 
 
 @runtime_checkable
 class Target(Protocol):
-    """A model under one law, with its cache. Holds the state of one running batch."""
+    """A model under one law, with its cache. Holds the state of one running batch.
 
-    max_draft: int
-    """How many drafted symbols one forward can verify; 0 for laws that need none."""
+    Slots of the cache are overwritten by position: a rejected draft needs no roll-back.
+    """
+
+    unit: int
+    """Symbols that one state knows the law of without any draft: P for ``product`` and ``chain``, else 1."""
+
+    vocab_size: int
+    """V, the number of symbols."""
 
     device: torch.device
     """Where its tensors are, and where those that it is given must be."""
 
-    def start(self, prompts: Sequence[NDArray[np.uint8]], num_new: int) -> Block:
-        """Read the prompts (any lengths; a BOS patch is put before each) and know the law of what follows.
+    fixed_shapes: bool
+    """Whether a forward is compiled for its shapes, so that the batch should shrink in few steps."""
 
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> Block:
+        """Read the prompts (any lengths; a BOS patch is put before each) and know the law of what follows: R = 1.
+
+        Args:
+            prompts: one array of symbols per row.
+            num_new: the most symbols that any row will commit.
+            max_draft: the most drafted symbols that any forward will be run on.
         Raises:
             DecodingError: a prompt and ``num_new`` symbols do not fit the model's context; names the row.
         """
@@ -61,15 +76,108 @@ class Target(Protocol):
     def advance(self, emitted: Symbols, counts: Counts, draft: Symbols) -> Block:
         """Commit the first ``counts[b]`` of ``emitted`` to row b and run one forward on them and on ``draft`` (B, N).
 
-        A row that has finished has ``counts[b] == 0``; what its part of the next block says does not matter.
+        ``emitted`` holds R units of the block before, N is a multiple of ``unit``, and R = N / unit + 1 states come
+        back. ``counts[b]`` is a multiple of ``unit``; 0 for a row that has finished: it stands still, and what its part
+        of the next block says does not matter.
+        """
+        ...
+
+    def select(self, rows: RowIndices) -> None:
+        """Keep these rows of the batch, in this order; a row named twice is copied."""
+        ...
+
+    def rewind(self, counts: Counts) -> None:
+        """Forget the last ``counts[b]`` committed symbols of row b, a multiple of ``unit``, not those of the prompt."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """What a drafter proposes to follow the committed symbols of each row.
+
+    Attributes:
+        symbols: (B, N); N is a multiple of the target's unit, and 0 for no draft.
+        proposed: for each row how many of its symbols were meant; the others are filler. None: all.
+        log_q: (B, N, V) natural log of the distribution that each symbol was drawn from; None where it was not drawn,
+            as in a look-up. Only rejection sampling asks.
+        source: name of the drafter.
+    """
+
+    symbols: Symbols
+    proposed: Counts | None = None
+    log_q: Float[Tensor, "B N V"] | None = None
+    source: str = "none"
+
+    def select(self, rows: RowIndices) -> "Draft":
+        """The draft of these rows."""
+        return Draft(
+            self.symbols[rows],
+            None if self.proposed is None else self.proposed[rows],
+            None if self.log_q is None else self.log_q[rows],
+            self.source,
+        )
+
+
+@runtime_checkable
+class Choose(Protocol):
+    """The drafting side of the rule, for one round: see :class:`bytelm.decoding.rules.DraftChoice`."""
+
+    def __call__(
+        self, logits: Float[Tensor, "B V"], drafted: Symbols
+    ) -> tuple[Int[Tensor, "B 1"], Float[Tensor, "B V"] | None]:
+        """The symbol that a drafter whose guess is ``logits`` proposes after ``drafted``, and its distribution.
+
+        The same noise that emission uses at that position; log q only where the rule needs it.
         """
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """What a drafter may look at: one round's emission, with the rows that go on.
+
+    Attributes:
+        block: the block that was emitted from.
+        emitted: (B, R * unit) symbols; the first ``counts[b]`` of row b were committed.
+        counts: (B,), at least ``unit`` in every row that goes on.
+        histories: prompt and generated symbols of each row, the committed ones included.
+        unit: of the target.
+        choose: the rule, to draft by.
+        room: the most symbols that any row may still commit.
+    """
+
+    block: Block
+    emitted: Symbols
+    counts: Counts
+    histories: Sequence[NDArray[Any]]
+    unit: int
+    choose: Choose
+    room: int
+
+
 @runtime_checkable
 class Drafter(Protocol):
-    """Proposes symbols for the next forward to verify."""
+    """Proposes symbols for the next forward to verify. Changes the speed, never the output."""
 
-    def propose(self, block: Block, emitted: Symbols, counts: Counts, choose: Choose) -> Symbols:
-        """Draft (B, N) symbols to follow the first ``counts[b]`` of ``emitted``; N may be 0."""
+    name: str
+
+    @property
+    def max_draft(self) -> int:
+        """The most symbols that :meth:`propose` returns for a row."""
+        ...
+
+    def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Begin a run on these rows."""
+        ...
+
+    def propose(self, round_: Round) -> Draft:
+        """Draft what follows the committed symbols."""
+        ...
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Keep these rows of the batch, in this order."""
+        ...
+
+    def observe(self, accepted: NDArray[np.int64], seconds: float) -> None:
+        """After each round: how many symbols each row committed, and what the whole round took."""
         ...

@@ -20,6 +20,7 @@ from bytelm.nn.block import SequentialBlock
 from bytelm.nn.feedforward import SwiGLU
 from bytelm.nn.merger import ConcatMerger
 from bytelm.nn.ngram import NgramTables
+from bytelm.nn.norm import RMSNorm
 
 
 def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device | None = None) -> ByteLM:
@@ -56,7 +57,7 @@ def initialise(model: ByteLM, seed: int) -> None:
 def _norm(config: ModelConfig) -> nn.Module:
     match config.norm.kind:
         case "rms":
-            return nn.RMSNorm(config.width, eps=config.norm.eps)
+            return RMSNorm(config.width, config.norm.eps)
 
 
 def _feedforward(config: FeedForwardConfig, width: int) -> SwiGLU:

@@ -1,6 +1,7 @@
 """A byte model under one law, as the decoding loop sees it: prompts in, blocks of logits out, a cache in between."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,202 +9,268 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bytelm.compilation import compiled as compile_once
 from bytelm.errors import DecodingError
+from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law
 from bytelm.nn.kv_cache import CacheView, KVCache
-from bytelm.shapes import Counts, Logits, Rows, Symbols
+from bytelm.shapes import Counts, Hidden, Symbols, Windows
 
+_Positions = Int[Tensor, "B T"]
 _AnyNumber = Int[Tensor, "B _"]
 """Symbols whose number per row has nothing to do with the N of other arguments."""
 
+PREFILL_CHUNK = 512
+"""Patch positions of a prompt that are read in one forward."""
 
-class PatchBlock:
-    """One state per row and the P symbols that its heads know the law of."""
-
-    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], window_BP: Int[Tensor, "B P"]) -> None:
-        self.model, self.h_BD, self.window_BP = model, h_BD, window_BP
-        self.width = model.config.patch
-
-    def logits(self, emitted: Symbols) -> Logits:
-        """Head N + 1, given the N symbols emitted (independent heads do not look at them)."""
-        return self.model.heads.step(self.h_BD, self.window_BP, emitted)
-
-    def covers(self, emitted: Symbols) -> Rows:
-        """All rows: nothing was assumed."""
-        return torch.ones(len(emitted), dtype=torch.bool, device=emitted.device)
-
-    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: _AnyNumber) -> Logits:
-        """Not to be called: ``max_draft`` is 0."""
-        raise AssertionError("product and chain verify no draft")
+_SLOT_STEP = 128
 
 
-class NextBlock:
-    """States after the last committed byte and after each drafted one; head 1 of each is the law of one symbol."""
+def make_target(
+    model: ByteLM, law: Law, bos_patch: NDArray[np.uint8], *, compiled: bool = False
+) -> "PatchTarget | NextTarget":
+    """The target of ``law``; ``bos_patch`` (P bytes) is put before every prompt.
 
-    def __init__(
-        self, model: ByteLM, h_BND: Float[Tensor, "B _ D"], windows_BNP: Int[Tensor, "B _ P"], draft: Symbols
-    ) -> None:
-        self.model, self.h_BND, self.windows_BNP, self.draft = model, h_BND, windows_BNP, draft
-        self.width = h_BND.shape[1]
-
-    def logits(self, emitted: Symbols) -> Logits:
-        """Head 1 of the state after the N-th drafted symbol."""
-        n = emitted.shape[1]
-        return self.model.heads.step(self.h_BND[:, n], self.windows_BNP[:, n], emitted[:, :0])
-
-    def covers(self, emitted: Symbols) -> Rows:
-        """Rows whose draft so far is what was emitted."""
-        return (emitted == self.draft[:, : emitted.shape[1]]).all(dim=1)
-
-    def draft_logits(self, emitted: Symbols, counts: Counts, drafted: _AnyNumber) -> Logits:
-        """Head N + 2 of the state that gave the last emitted symbol, after that symbol and the N drafted ones."""
-        rows = torch.arange(len(emitted), device=emitted.device)
-        last = (counts - 1).clamp(min=0)
-        prefix = torch.cat((emitted[rows, last, None], drafted), dim=1)
-        return self.model.heads.step(self.h_BND[rows, last], self.windows_BNP[rows, last], prefix)
-
-
-def make_target(model: ByteLM, law: Law, bos_patch: NDArray[np.uint8]) -> "PatchTarget | NextTarget":
-    """The target of ``law``; ``bos_patch`` (P bytes) is put before every prompt."""
+    Args:
+        compiled: run forwards of the body through ``torch.compile``.
+    """
     match law:
         case "product" | "chain":
-            return PatchTarget(model, bos_patch)
+            return PatchTarget(model, bos_patch, compiled=compiled)
         case "next":
-            return NextTarget(model, bos_patch)
+            return NextTarget(model, bos_patch, compiled=compiled)
 
 
-def _with_bos(
-    model: ByteLM, bos_patch: NDArray[np.uint8], prompts: Sequence[NDArray[np.uint8]], num_new: int
-) -> list[NDArray[np.uint8]]:
-    """Prompts with their BOS patch, after a check that they fit."""
-    assert len(bos_patch) == model.config.patch
-    for r, prompt in enumerate(prompts):
-        total = len(bos_patch) + len(prompt) + num_new
-        if total > model.config.context:
-            raise DecodingError(
-                f"prompt {r}: {len(bos_patch)} bytes of BOS, {len(prompt)} of prompt and {num_new} new ones make"
-                f" {total}, expected at most the model's context of {model.config.context} bytes"
-            )
-    return [np.concatenate((bos_patch, prompt)) for prompt in prompts]
+class _StreamTarget:
+    """What the targets share: checks, the reading of prompts in chunks, the forward over cached streams.
 
-
-class PatchTarget:
-    """``product`` and ``chain``: one stream per row, aligned to the end of its prompt; P symbols per forward."""
-
-    max_draft = 0
-
-    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8]) -> None:
-        self.model, self.bos_patch, self.device = model, bos_patch, model.device
-        self.cache: KVCache
-        self.positions_B: Int[Tensor, " B"]
-        self.num_slots = 0
-
-    def start(self, prompts: Sequence[NDArray[np.uint8]], num_new: int) -> PatchBlock:
-        """Read the prompts; see :class:`bytelm.decoding.protocols.Target`."""
-        patch, device = self.model.config.patch, self.model.device
-        streams = [
-            row[len(row) % patch :].reshape(-1, patch)
-            for row in _with_bos(self.model, self.bos_patch, prompts, num_new)
-        ]
-        lengths = torch.tensor([len(s) for s in streams], device=device)
-        longest = max(len(s) for s in streams)
-        windows_BTP = _padded(streams, longest, device)
-        self.cache = self.model.new_cache(len(streams), longest + -(-num_new // patch))
-        rows = torch.arange(len(streams), device=device)
-        positions = torch.arange(longest, device=device).expand(len(streams), -1)
-        h_BTD = self.model(windows_BTP, CacheView(self.cache, rows, positions, longest))
-        self.positions_B, self.num_slots = lengths, longest
-        return PatchBlock(self.model, h_BTD[rows, lengths - 1], windows_BTP[rows, lengths - 1])
-
-    def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> PatchBlock:
-        """Commit whole patches; a row that emitted less has finished, and stands still."""
-        assert draft.shape[1] == 0
-        whole = counts == self.model.config.patch
-        positions_B1 = self.positions_B.clamp(max=self.cache.capacity - 1)[:, None]
-        self.num_slots = min(self.num_slots + 1, self.cache.capacity)
-        rows = torch.arange(len(emitted), device=emitted.device)
-        view = CacheView(self.cache, rows, positions_B1, self.num_slots)
-        h_BTD = self.model(emitted[:, None, :], view)
-        self.positions_B = self.positions_B + whole
-        return PatchBlock(self.model, h_BTD[:, 0], emitted)
-
-
-class NextTarget:
-    """``next``: P streams per row, one per phase; the states of N + 1 bytes in one forward of batch B x (N + 1).
-
-    Row b has cache rows ``P b … P b + P - 1``; stream s holds the windows that begin at bytes s, s + P, …. All
-    committed bytes but the last have been read; each forward reads that one and the draft after it.
+    Attributes:
+        max_guess: symbols that the model can guess beyond its law, for :class:`~bytelm.decoding.HeadsDrafter`.
     """
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8]) -> None:
-        self.model, self.bos_patch, self.device = model, bos_patch, model.device
-        self.max_draft = model.config.patch - 1
-        self.cache: KVCache
-        self.bytes_BL: Int[Tensor, "B L"]
-        self.lengths_B: Int[Tensor, " B"]
-        self.longest = 0
+    unit: int
+    max_guess: int
 
-    def start(self, prompts: Sequence[NDArray[np.uint8]], num_new: int) -> NextBlock:
+    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8], *, compiled: bool = False) -> None:
+        assert len(bos_patch) == model.config.patch
+        self.model, self.bos_patch, self.device = model, bos_patch, model.device
+        self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
+        self.fixed_shapes = compiled
+        self.cache: KVCache
+        self._forward: _Forward = compile_once(_forward) if compiled else _forward
+
+    def _with_bos(self, prompts: Sequence[NDArray[Any]], num_new: int) -> list[NDArray[Any]]:
+        """Prompts with their BOS patch, after a check that they fit."""
+        context = self.model.config.context
+        for r, prompt in enumerate(prompts):
+            total = self.patch + len(prompt) + num_new
+            if total > context:
+                raise DecodingError(
+                    f"prompt {r}: {self.patch} bytes of BOS, {len(prompt)} of prompt and {num_new} new ones make"
+                    f" {total}, expected at most the model's context of {context} bytes"
+                )
+        return [np.concatenate((self.bos_patch, prompt)) for prompt in prompts]
+
+    def _prefill(self, streams: Sequence[NDArray[Any]], capacity: int, pick: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """Read streams of windows into a new cache, some hundred positions at a time.
+
+        Args:
+            streams: (T, P) windows of each cache row, of any T.
+            capacity: slots per row.
+            pick: the position of each stream whose state is returned.
+        """
+        longest = max(len(stream) for stream in streams)
+        windows_BTP = _padded(streams, longest, self.patch, self.device)
+        self.cache = self.model.new_cache(len(streams), max(capacity, longest))
+        picked, rows = None, torch.arange(len(streams), device=self.device)
+        for begin in range(0, longest, PREFILL_CHUNK):
+            piece = windows_BTP[:, begin : begin + PREFILL_CHUNK]
+            positions = torch.arange(begin, begin + piece.shape[1], device=self.device).expand(len(streams), -1)
+            h_BTD = _forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1])
+            found = h_BTD[rows, (pick - begin).clamp(0, piece.shape[1] - 1)]
+            inside = ((pick >= begin) & (pick < begin + piece.shape[1]))[:, None]
+            picked = found if picked is None else torch.where(inside, found, picked)
+        assert picked is not None
+        return picked
+
+    def _read(
+        self, windows_BTP: Windows, rows: Int[Tensor, " B"] | None, positions: _Positions, num_slots: int
+    ) -> Hidden:
+        """States of new windows. Compiled, slots are read in steps, so that few numbers of slots occur."""
+        if self.fixed_shapes:
+            num_slots = -(-num_slots // _SLOT_STEP) * _SLOT_STEP
+        return self._forward(self.model, windows_BTP, self.cache, rows, positions, min(num_slots, self.cache.capacity))
+
+
+class PatchTarget(_StreamTarget):
+    """``product`` and ``chain``: one stream per row, aligned to the end of its prompt; P symbols a state.
+
+    All committed patches have been read. A forward reads the last committed one once more where a draft follows it
+    only if it was not part of the draft before; drafted patches are read in the slots after it.
+    """
+
+    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8], *, compiled: bool = False) -> None:
+        super().__init__(model, bos_patch, compiled=compiled)
+        self.unit = model.config.patch
+        self.max_guess = 0 if model.next_patch is None else 4 * self.unit
+        self._last_B: Int[Tensor, " B"]
+        self._longest = 0
+
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> StatesBlock:
+        """Read the prompts; see :class:`bytelm.decoding.protocols.Target`."""
+        streams = [row[len(row) % self.patch :].reshape(-1, self.patch) for row in self._with_bos(prompts, num_new)]
+        self._last_B = torch.tensor([len(stream) - 1 for stream in streams], device=self.device)
+        self._longest = max(len(stream) for stream in streams)
+        room = -(-num_new // self.patch) + max_draft // self.patch
+        h_BD = self._prefill(streams, self._longest + room, self._last_B)
+        last = torch.from_numpy(np.stack([stream[-1] for stream in streams]).astype(np.int64)).to(self.device)
+        return StatesBlock(self.model, self.unit, h_BD[:, None], last[:, None])
+
+    def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
+        """Commit whole patches, then read the last of them and the drafted ones after it."""
+        patches = counts // self.patch
+        last = (patches - 1).clamp(min=0)[:, None] * self.patch + torch.arange(self.patch, device=self.device)
+        windows_BTP = torch.cat((emitted.gather(1, last), draft), dim=1).unflatten(1, (-1, self.patch))
+        self._last_B = self._last_B + patches
+        num_read = windows_BTP.shape[1]
+        self._longest = min(self._longest + emitted.shape[1] // self.patch, self.cache.capacity)
+        ahead = torch.arange(num_read, device=self.device)
+        positions = (self._last_B[:, None] + ahead).clamp(max=self.cache.capacity - 1)
+        h_BTD = self._read(windows_BTP, None, positions, self._longest + num_read - 1)
+        return StatesBlock(self.model, self.unit, h_BTD, windows_BTP)
+
+    def select(self, rows: Int[Tensor, " _"]) -> None:
+        """Keep these rows."""
+        self.cache.select(rows)
+        self._last_B = self._last_B[rows]
+
+    def rewind(self, counts: Counts) -> None:
+        """Forget the last patches."""
+        self._last_B = self._last_B - counts // self.patch
+
+
+class NextTarget(_StreamTarget):
+    """``next``: P streams per row, one per phase; the states of N + 1 bytes in one forward.
+
+    Row b has cache rows ``P b … P b + P - 1``; stream s holds the windows that begin at bytes s, s + P, …. All
+    committed bytes but the last have been read; each forward reads that one and the draft after it. Up to P windows
+    lie in streams of their own; more of them follow each other in all streams.
+    """
+
+    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8], *, compiled: bool = False) -> None:
+        super().__init__(model, bos_patch, compiled=compiled)
+        self.unit = 1
+        self.max_guess = self.patch - 1
+        self._bytes_BL: Int[Tensor, "B L"]
+        self._lengths_B: Int[Tensor, " B"]
+        self._longest = 0
+
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> StatesBlock:
         """Read the prompts in all phases; see :class:`bytelm.decoding.protocols.Target`."""
-        patch, device = self.model.config.patch, self.model.device
-        strings = _with_bos(self.model, self.bos_patch, prompts, num_new)
+        patch, device = self.patch, self.device
+        strings = self._with_bos(prompts, num_new)
         streams = [
             row[s : s + (len(row) - s) // patch * patch].reshape(-1, patch) for row in strings for s in range(patch)
         ]
-        slots = max(len(s) for s in streams)
-        self.longest = max(len(row) for row in strings)
-        room = self.longest + num_new + patch
-        self.bytes_BL = torch.zeros((len(strings), room), dtype=torch.int64, device=device)
+        self._longest = max(len(row) for row in strings)
+        slots = -(-(self._longest + num_new + max_draft) // patch) + 1
+        data = np.zeros((len(strings), slots * patch), np.int64)
         for r, row in enumerate(strings):
-            self.bytes_BL[r, : len(row)] = torch.from_numpy(row.astype(np.int64))
-        self.lengths_B = torch.tensor([len(row) for row in strings], device=device)
-        self.cache = self.model.new_cache(len(streams), -(-room // patch))
-        positions = torch.arange(slots, device=device).expand(len(streams), -1)
-        cache_rows = torch.arange(len(streams), device=device)
-        windows = _padded(streams, slots, device)
-        h = self.model(windows, CacheView(self.cache, cache_rows, positions, slots))
-        stream, slot = self._place(self.lengths_B - 1)
-        rows = torch.arange(len(strings), device=device) * patch + stream
-        h_B1D, windows_B1P = h[rows, slot][:, None], windows[rows, slot][:, None]
-        return NextBlock(self.model, h_B1D, windows_B1P, self.bytes_BL[:, :0])
+            data[r, : len(row)] = row
+        self._bytes_BL = torch.from_numpy(data).to(device)
+        self._lengths_B = torch.tensor([len(row) for row in strings], device=device)
+        stream, slot = self._place(self._lengths_B - 1)
+        h = self._prefill(streams, slots, slot.repeat_interleave(patch))
+        rows = torch.arange(len(strings), device=device)
+        ends = self._lengths_B[:, None] - patch + torch.arange(patch, device=device)
+        windows_BP = self._bytes_BL.gather(1, ends)
+        return StatesBlock(self.model, 1, h[rows * patch + stream][:, None], windows_BP[:, None])
 
-    def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> NextBlock:
-        """Commit, then read the last committed byte and the draft: N + 1 windows, each in a stream of its own."""
-        patch, batch, num_read = self.model.config.patch, len(emitted), draft.shape[1] + 1
-        assert num_read <= patch
-        rows_B1 = torch.arange(batch, device=emitted.device)[:, None]
+    def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
+        """Commit, then read the last committed byte and the draft."""
+        patch, num_read = self.patch, draft.shape[1] + 1
         # Columns past a row's count land where its draft, or its next symbols, will overwrite them.
-        self._write(rows_B1, self.lengths_B, emitted)
-        self.lengths_B = self.lengths_B + counts
-        self.longest = min(self.longest + emitted.shape[1], self.bytes_BL.shape[1] - patch)
-        self._write(rows_B1, self.lengths_B, draft)
-        ends_BN = self.lengths_B[:, None] - 1 + torch.arange(num_read, device=emitted.device)
-        window_offsets = torch.arange(1 - patch, 1, device=emitted.device)
-        windows_BNP = self.bytes_BL[rows_B1[..., None], ends_BN[..., None] + window_offsets]
+        self._write(self._lengths_B, emitted)
+        self._lengths_B = self._lengths_B + counts
+        self._longest = min(self._longest + emitted.shape[1], self._bytes_BL.shape[1])
+        self._write(self._lengths_B, draft)
+        # More windows than streams are read in all streams at once, and their number is filled up.
+        num_windows = num_read if num_read <= patch else -(-num_read // patch) * patch
+        ends_BN = self._lengths_B[:, None] - 1 + torch.arange(num_windows, device=self.device)
+        ends_BN = ends_BN.clamp(max=self._bytes_BL.shape[1] - 1)
+        rows_B = torch.arange(len(emitted), device=self.device)
+        offsets = torch.arange(1 - patch, 1, device=self.device)
+        windows_BNP = self._bytes_BL[rows_B[:, None, None], ends_BN[..., None] + offsets]
+        num_slots = -(-(self._longest + num_windows) // patch)
+        read = self._read_all if num_windows % patch == 0 else self._read_some
+        h_BND = read(windows_BNP, ends_BN, num_slots)
+        return StatesBlock(self.model, 1, h_BND[:, :num_read], windows_BNP[:, :num_read])
+
+    def _read_some(
+        self, windows_BNP: Int[Tensor, "B N P"], ends_BN: Int[Tensor, "B N"], num_slots: int
+    ) -> Float[Tensor, "B N D"]:
+        """Fewer windows than streams: each in a stream of its own, whose slots are gathered."""
+        rows_B1 = torch.arange(len(ends_BN), device=self.device)[:, None]
         stream_BN, slot_BN = self._place(ends_BN)
-        cache_rows = (rows_B1 * patch + stream_BN).flatten()
-        # All streams at once are read in cache order, so that the cache is a view and not a copy.
-        order = cache_rows.argsort() if num_read == patch else torch.arange(len(cache_rows), device=emitted.device)
-        num_slots = min(-(-(self.longest + num_read) // patch), self.cache.capacity)
-        view = CacheView(self.cache, cache_rows[order], slot_BN.flatten()[order, None], num_slots)
-        h = self.model(windows_BNP.flatten(0, 1)[order, None], view)[:, 0]
-        h_BND = torch.empty_like(h).index_copy_(0, order, h).view(batch, num_read, -1)
-        return NextBlock(self.model, h_BND, windows_BNP, draft)
+        cache_rows = (rows_B1 * self.patch + stream_BN).flatten()
+        h = self._read(windows_BNP.flatten(0, 1)[:, None], cache_rows, slot_BN.flatten()[:, None], num_slots)
+        return h[:, 0].unflatten(0, ends_BN.shape)
+
+    def _read_all(
+        self, windows_BNP: Int[Tensor, "B N P"], ends_BN: Int[Tensor, "B N"], num_slots: int
+    ) -> Float[Tensor, "B N D"]:
+        """Whole rounds of the streams: all cache rows in order, read in place, T = N / P windows in each."""
+        patch = self.patch
+        rows_B1 = torch.arange(len(ends_BN), device=self.device)[:, None]
+        first_B1, _ = self._place(ends_BN[:, :1])
+        of_stream = (torch.arange(patch, device=self.device) - first_B1) % patch  # (B, P): the window of each stream
+        windows = windows_BNP.unflatten(1, (-1, patch))  # (B, T, P windows, P)
+        slots = self._place(ends_BN)[1].unflatten(1, (-1, patch))
+        by_stream = windows.transpose(1, 2)[rows_B1, of_stream].flatten(0, 1)
+        positions = slots.transpose(1, 2)[rows_B1, of_stream].flatten(0, 1)
+        h = self._read(by_stream, None, positions, num_slots).unflatten(0, (len(ends_BN), patch))
+        of_window = (first_B1 + torch.arange(patch, device=self.device)) % patch
+        return h[rows_B1, of_window].transpose(1, 2).flatten(1, 2)
+
+    def select(self, rows: Int[Tensor, " _"]) -> None:
+        """Keep these rows, with all their streams."""
+        self.cache.select((rows[:, None] * self.patch + torch.arange(self.patch, device=self.device)).flatten())
+        self._bytes_BL, self._lengths_B = self._bytes_BL[rows], self._lengths_B[rows]
+
+    def rewind(self, counts: Counts) -> None:
+        """Forget the last bytes."""
+        self._lengths_B = self._lengths_B - counts
 
     def _place(self, ends: Tensor) -> tuple[Tensor, Tensor]:
         """Stream and slot of the window that ends at byte ``ends``."""
-        begins = ends - (self.model.config.patch - 1)
-        return begins % self.model.config.patch, begins // self.model.config.patch
+        begins = ends - (self.patch - 1)
+        return begins % self.patch, begins // self.patch
 
-    def _write(self, rows_B1: Tensor, begins_B: Tensor, symbols: Symbols) -> None:
-        columns = begins_B[:, None] + torch.arange(symbols.shape[1], device=symbols.device)
-        self.bytes_BL[rows_B1, columns.clamp(max=self.bytes_BL.shape[1] - 1)] = symbols.long()
+    def _write(self, begins_B: Tensor, symbols: Symbols) -> None:
+        columns = begins_B[:, None] + torch.arange(symbols.shape[1], device=self.device)
+        self._bytes_BL.scatter_(1, columns.clamp(max=self._bytes_BL.shape[1] - 1), symbols)
 
 
-def _padded(streams: Sequence[NDArray[np.uint8]], num_windows: int, device: torch.device) -> Int[Tensor, "B T P"]:
+_Forward = Callable[..., Hidden]
+
+
+def _forward(
+    model: ByteLM,
+    windows_BTP: Windows,
+    cache: KVCache,
+    rows: Int[Tensor, " B"] | None,
+    positions: _Positions,
+    num_slots: int,
+) -> Hidden:
+    return model(windows_BTP, CacheView(cache, rows, positions, num_slots))
+
+
+def _padded(
+    streams: Sequence[NDArray[Any]], num_windows: int, patch: int, device: torch.device
+) -> Int[Tensor, "B T P"]:
     """Streams of different numbers of windows as one tensor; what follows a stream's end is never looked at."""
-    out = np.zeros((len(streams), num_windows, streams[0].shape[1]), np.int64)
+    out = np.zeros((len(streams), num_windows, patch), np.int64)
     for r, stream in enumerate(streams):
         out[r, : len(stream)] = stream
     return torch.from_numpy(out).to(device)

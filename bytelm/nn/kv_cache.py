@@ -24,35 +24,25 @@ class KVCache:
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        shape = (num_blocks, num_rows, kv_heads, capacity, head_width)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        shape = (num_rows, kv_heads, capacity, head_width)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(num_blocks)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(num_blocks)]
 
     @property
     def capacity(self) -> int:
         """Slots per row (S)."""
-        return self.keys.shape[3]
+        return self.keys[0].shape[2]
 
-    def write(
-        self,
-        block: int,
-        rows: Int[Tensor, " B"],
-        positions: Int[Tensor, "B T"],
-        k_BGTE: Float[Tensor, "B G T E"],
-        v_BGTE: Float[Tensor, "B G T E"],
-    ) -> None:
-        """Put new keys and values of ``block`` at ``positions`` of ``rows``."""
-        self.keys[block][rows[:, None], :, positions] = k_BGTE.transpose(1, 2).to(self.keys.dtype)
-        self.values[block][rows[:, None], :, positions] = v_BGTE.transpose(1, 2).to(self.values.dtype)
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all slots, in bytes."""
+        return sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
 
-    def read(
-        self, block: int, rows: Int[Tensor, " B"], num_slots: int
-    ) -> tuple[Float[Tensor, "B G S E"], Float[Tensor, "B G S E"]]:
-        """The first ``num_slots`` slots of ``rows``; a view when ``rows`` are all rows in order, else a copy."""
-        keys, values = self.keys[block, :, :, :num_slots], self.values[block, :, :, :num_slots]
-        if len(rows) == keys.shape[0]:
-            return keys, values
-        return keys[rows], values[rows]
+    def select(self, rows: Int[Tensor, " _"]) -> None:
+        """Keep these rows, in this order; a row named twice is copied. Block by block, so that little is held twice."""
+        for parts in (self.keys, self.values):
+            for block, part in enumerate(parts):
+                parts[block] = part[rows]
 
 
 class CacheView:
@@ -60,19 +50,26 @@ class CacheView:
 
     Args:
         cache: the storage.
-        rows: (B,) cache row of each sequence of the forward; all rows in order when as many as the cache has.
+        rows: (B,) cache row of each sequence of the forward; None for all rows in order, which are then read in place.
         positions: (B, T) patch position of each new window.
         num_slots: S, one more than the largest position; given by the caller so that no device is asked.
     """
 
-    def __init__(self, cache: KVCache, rows: Int[Tensor, " B"], positions: Int[Tensor, "B T"], num_slots: int) -> None:
+    def __init__(
+        self, cache: KVCache, rows: Int[Tensor, " B"] | None, positions: Int[Tensor, "B T"], num_slots: int
+    ) -> None:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
         slots = torch.arange(num_slots, device=positions.device)
         self.mask_B1TS = (slots <= positions[..., None])[:, None]
+        all_rows = torch.arange(len(positions), device=positions.device) if rows is None else rows
+        self._into = (all_rows[:, None], slice(None), positions)
 
     def extend(
         self, block: int, k_BGTE: Float[Tensor, "B G T E"], v_BGTE: Float[Tensor, "B G T E"]
     ) -> tuple[Float[Tensor, "B G S E"], Float[Tensor, "B G S E"]]:
         """Write the new keys and values of ``block``; return all that its queries may see."""
-        self.cache.write(block, self.rows, self.positions, k_BGTE, v_BGTE)
-        return self.cache.read(block, self.rows, self.num_slots)
+        keys, values = self.cache.keys[block], self.cache.values[block]
+        keys[self._into] = k_BGTE.transpose(1, 2).to(keys.dtype)
+        values[self._into] = v_BGTE.transpose(1, 2).to(values.dtype)
+        keys, values = keys[:, :, : self.num_slots], values[:, :, : self.num_slots]
+        return (keys, values) if self.rows is None else (keys[self.rows], values[self.rows])

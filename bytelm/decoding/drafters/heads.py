@@ -1,0 +1,75 @@
+"""Drafts from the model itself, at no further forward."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bytelm.compilation import compiled
+from bytelm.decoding.drafters.base import StatelessDrafter
+from bytelm.decoding.protocols import Block, Choose, Draft, Round, Target
+from bytelm.errors import DecodingError
+from bytelm.shapes import Counts, Logits, Symbols
+
+
+@runtime_checkable
+class GuessingBlock(Block, Protocol):
+    """A block whose model also guesses further ahead than its law reaches."""
+
+    def guess(self, emitted: Symbols, counts: Counts) -> "Guess":
+        """A guess of what follows the first ``counts[b]`` >= 1 of ``emitted``."""
+        ...
+
+
+@runtime_checkable
+class Guess(Protocol):
+    """The model's own guess of the symbols after the committed ones."""
+
+    def logits(self, drafted: Symbols) -> Logits:
+        """Logits of the symbol after the committed ones and after ``drafted``."""
+        ...
+
+
+class HeadsDrafter(StatelessDrafter):
+    """Propose with the model's further heads, by the rule of emission itself: the same noise at the same position.
+
+    Under ``next`` these are heads 2 … K of the state that gave the last symbol. Under ``chain`` they are the model's
+    next-patch heads: a state guessed from the last one and the patch it gave, then the model's own heads on it.
+
+    Args:
+        num: N, symbols to draft.
+    """
+
+    name = "heads"
+
+    def __init__(self, num: int) -> None:
+        self.max_draft = num
+        self._propose = _propose
+
+    def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Check that the target's blocks can guess."""
+        reach = getattr(target, "max_guess", 0)
+        if self.max_draft > reach:
+            raise DecodingError(
+                f"draft 'heads': found {self.max_draft} symbols, expected at most {reach} for this model and law"
+            )
+        self._propose = compiled(_propose) if target.fixed_shapes else _propose
+
+    def propose(self, round_: Round) -> Draft:
+        """Draft (B, N), one symbol after another."""
+        assert isinstance(round_.block, GuessingBlock)
+        return self._propose(round_.block, round_.emitted, round_.counts.clamp(min=1), self.max_draft, round_.choose)
+
+
+def _propose(block: GuessingBlock, emitted: Symbols, counts: Counts, num: int, choose: Choose) -> Draft:
+    guess = block.guess(emitted, counts)
+    drafted = emitted[:, :0]
+    log_q: list[Float[Tensor, "B V"]] = []
+    for _ in range(num):
+        symbol, law = choose(guess.logits(drafted), drafted)
+        drafted = torch.cat((drafted, symbol), dim=1)
+        log_q += [] if law is None else [law]
+    return Draft(drafted, log_q=torch.stack(log_q, dim=1) if log_q else None, source=HeadsDrafter.name)

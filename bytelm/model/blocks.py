@@ -1,0 +1,75 @@
+"""What one forward of a byte model made known: states, and the laws that its heads read from them."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bytelm.model.byte_lm import ByteLM
+from bytelm.shapes import Counts, Logits, Symbols
+
+
+class StatesBlock:
+    """R states per row, each after a window of P bytes; the heads give the law of the ``unit`` bytes after each.
+
+    Args:
+        model: its heads are used.
+        unit: P under ``product`` and ``chain``, 1 under ``next``.
+        h_BRD: the states.
+        windows_BRP: the window that ends at each state.
+    """
+
+    def __init__(
+        self, model: ByteLM, unit: int, h_BRD: Float[Tensor, "B R D"], windows_BRP: Int[Tensor, "B R P"]
+    ) -> None:
+        self.model, self.unit, self.h_BRD, self.windows_BRP = model, unit, h_BRD, windows_BRP
+        self.num_states = h_BRD.shape[1]
+
+    def logits(self, prefix: Int[Tensor, "B R _"]) -> Float[Tensor, "B R V"]:
+        """Head N + 1 of every state after N symbols of its unit (independent heads do not look at them)."""
+        logits = self.model.heads.step(self.h_BRD.flatten(0, 1), self.windows_BRP.flatten(0, 1), prefix.flatten(0, 1))
+        return logits.unflatten(0, prefix.shape[:2])
+
+    def select(self, rows: Int[Tensor, " _"]) -> "StatesBlock":
+        """The block of these rows."""
+        return StatesBlock(self.model, self.unit, self.h_BRD[rows], self.windows_BRP[rows])
+
+    def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess":
+        """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
+        rows = torch.arange(len(emitted), device=emitted.device)
+        last = counts // self.unit - 1
+        h_BD, window_BP = self.h_BRD[rows, last], self.windows_BRP[rows, last]
+        columns = last[:, None] * self.unit + torch.arange(self.unit, device=emitted.device)
+        unit = emitted.gather(1, columns)
+        if self.unit == 1:
+            return HeadsGuess(self.model, h_BD, window_BP, unit)
+        return NextPatchGuess(self.model, h_BD, unit)
+
+
+class HeadsGuess:
+    """``next``: heads 2 … K of the state that gave the last symbol."""
+
+    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], window_BP: Int[Tensor, "B P"], last: Symbols) -> None:
+        self.model, self.h_BD, self.window_BP, self.last = model, h_BD, window_BP, last
+
+    def logits(self, drafted: Symbols) -> Logits:
+        """Head N + 2 after the last symbol and N drafted ones."""
+        return self.model.heads.step(self.h_BD, self.window_BP, torch.cat((self.last, drafted), dim=1))
+
+
+class NextPatchGuess:
+    """``chain``: the state after the last patch as the next-patch heads guess it, then the model's heads on it."""
+
+    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], patch_BP: Symbols) -> None:
+        assert model.next_patch is not None
+        self.model, self.next_patch = model, model.next_patch
+        self.patch = patch_BP.shape[1]
+        self._h_BD, self._window_BP = self.next_patch(h_BD, patch_BP), patch_BP
+        self._patches = 0
+
+    def logits(self, drafted: Symbols) -> Logits:
+        """The law's heads on the guessed state; whole drafted patches move it on."""
+        patches, inside = divmod(drafted.shape[1], self.patch)
+        if patches > self._patches:
+            self._window_BP = drafted[:, -self.patch :]
+            self._h_BD, self._patches = self.next_patch(self._h_BD, self._window_BP), patches
+        return self.model.heads.step(self._h_BD, self._window_BP, drafted[:, drafted.shape[1] - inside :])
