@@ -119,8 +119,6 @@ class ByteLM(nn.Module):
         """
         return cross_entropy(*self.predict(bytes_BL))
 
-    next_patch = None
-
     def new_cache(self, num_rows: int, capacity: int) -> KVCache:
         """An empty cache for ``num_rows`` streams of up to ``capacity`` patch positions."""
         attention, weight = self.config.attention, next(self.parameters())
