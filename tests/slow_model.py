@@ -113,3 +113,17 @@ def next_byte(model, law, committed, start):
     body, prefix = committed[: len(committed) - told], committed[len(committed) - told :]
     body = body[len(body) % patch :]
     return log_softmax(head_logits(model, states(model, body)[-1], body[-patch:], prefix))
+
+
+def next_patch(model, h, patch):
+    """Guess of the state after ``patch`` (P,) from the state ``h`` (D,) before it."""
+    w, eps = weights(model), model.config.norm.eps
+    name = "next_patch"
+    merged = w[f"{name}.merger.projection.weight"] @ np.concatenate(
+        [w[f"{name}.merger.embedding.weight"][byte] for byte in patch]
+    )
+    state = rms_norm(h, w[f"{name}.state_norm.weight"], eps)
+    x = w[f"{name}.mix.weight"] @ np.concatenate((state, rms_norm(merged, w[f"{name}.bytes_norm.weight"], eps)))
+    normed = rms_norm(x, w[f"{name}.feedforward_norm.weight"], eps)
+    gate, up = (w[f"{name}.feedforward.{part}.weight"] @ normed for part in ("gate", "up"))
+    return rms_norm(x + w[f"{name}.feedforward.down.weight"] @ (silu(gate) * up), w[f"{name}.norm.weight"], eps)

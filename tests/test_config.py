@@ -173,6 +173,8 @@ def small_configs(draw):
     chained = st.builds(
         lambda b, i, t: {"kind": "chained", "byte_width": b, "inner": i, "tables": t}, size, size, tables
     )
+    heads = draw(chained | st.just({"kind": "independent"}))
+    next_patch = st.none() | st.builds(lambda b, i: {"byte_width": b, "inner": i}, size, size)
     return {
         "width": draw(size),
         "num_blocks": draw(st.integers(1, 3)),
@@ -183,7 +185,8 @@ def small_configs(draw):
         },
         "feedforward": {"inner": draw(size)},
         "merger": {"byte_width": draw(size), "tables": draw(tables)},
-        "heads": draw(chained | st.just({"kind": "independent"})),
+        "heads": heads,
+        "next_patch": draw(next_patch) if heads["kind"] == "chained" else None,
         "patch": patch,
         "context": patch * draw(size),
     }

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bytelm.encoding import get_encoding
-from bytelm.model.config import ModelConfig
+from bytelm.model.config import ModelConfig, NextPatchConfig
 from bytelm.training import OptimizerConfig
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,10 @@ def test_the_readme_maps_what_is_there():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_training_config_describes_a_model(path):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config = ModelConfig.from_dict(settings["model"]["config"], "model.config")
+    trained = yaml.safe_load((path.parent / "ja_small.yaml").read_text(encoding="utf-8"))["model"]["config"]
+    config = ModelConfig.from_dict(settings["model"].get("config", trained), "model.config")
+    assert ("config" in settings["model"]) != ("init_from" in settings["model"])
+    NextPatchConfig.from_dict(settings["model"].get("next_patch", {}), "model.next_patch")
     OptimizerConfig.from_dict(settings["model"]["optimizer"], "model.optimizer")
     get_encoding(settings["model"]["encoding"])
     assert settings["data"]["window"] <= config.context

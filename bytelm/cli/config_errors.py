@@ -11,11 +11,12 @@ from jsonargparse import ArgumentParser
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
-from bytelm.model.config import ModelConfig
+from bytelm.model.config import ModelConfig, NextPatchConfig
 from bytelm.training import OptimizerConfig
 
 _NODES: Mapping[tuple[str, ...], type[Config]] = {
     ("model", "config"): ModelConfig,
+    ("model", "next_patch"): NextPatchConfig,
     ("model", "optimizer"): OptimizerConfig,
 }
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(?P<key>[^\s=]+)|does not accept option '(?P<option>[^']+)'")

@@ -2,3 +2,4 @@
 
 from bytelm.heads.chained import ChainedHeads as ChainedHeads
 from bytelm.heads.independent import IndependentHeads as IndependentHeads
+from bytelm.heads.next_patch import NextPatch as NextPatch

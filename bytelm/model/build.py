@@ -5,9 +5,16 @@ import math
 import torch
 from torch import nn
 
-from bytelm.heads import ChainedHeads, IndependentHeads
+from bytelm.heads import ChainedHeads, IndependentHeads, NextPatch
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import ChainedHeadsConfig, IndependentHeadsConfig, ModelConfig, NgramConfig
+from bytelm.model.config import (
+    ChainedHeadsConfig,
+    FeedForwardConfig,
+    IndependentHeadsConfig,
+    MergerConfig,
+    ModelConfig,
+    NgramConfig,
+)
 from bytelm.nn.attention import Attention
 from bytelm.nn.block import SequentialBlock
 from bytelm.nn.feedforward import SwiGLU
@@ -23,7 +30,9 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     """
     with torch.device(device if device is not None else torch.get_default_device()):
         blocks = [_block(config, i) for i in range(config.num_blocks)]
-        model = ByteLM(config, _merger(config), blocks, _norm(config), _heads(config))
+        model = ByteLM(
+            config, _merger(config, config.merger), blocks, _norm(config), _heads(config), _next_patch(config)
+        )
     if model.device.type != "meta":
         initialise(model, seed)
     return model
@@ -51,13 +60,17 @@ def _norm(config: ModelConfig) -> nn.Module:
             return RMSNorm(config.width, config.norm.eps)
 
 
+def _feedforward(config: FeedForwardConfig, width: int) -> SwiGLU:
+    match config.kind:
+        case "swiglu":
+            return SwiGLU(width, config.inner)
+
+
 def _block(config: ModelConfig, index: int) -> SequentialBlock:
     attention = Attention(
         config.width, config.attention.num_heads, config.attention.num_kv_heads, config.attention.head_width
     )
-    match config.feedforward.kind:
-        case "swiglu":
-            feedforward = SwiGLU(config.width, config.feedforward.inner)
+    feedforward = _feedforward(config.feedforward, config.width)
     return SequentialBlock(index, _norm(config), attention, _norm(config), feedforward)
 
 
@@ -65,8 +78,7 @@ def _tables(config: NgramConfig | None, width: int) -> NgramTables | None:
     return None if config is None else NgramTables(config.orders, config.rows, width)
 
 
-def _merger(config: ModelConfig) -> ConcatMerger:
-    merger = config.merger
+def _merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
     match merger.kind:
         case "concat":
             tables = _tables(merger.tables, config.width)
@@ -86,4 +98,20 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads:
                 heads.inner,
                 _norm(config),
                 _tables(heads.tables, config.width),
+            )
+
+
+def _next_patch(config: ModelConfig) -> NextPatch | None:
+    match config.next_patch:
+        case None:
+            return None
+        case next_patch:
+            return NextPatch(
+                config.width,
+                _merger(config, next_patch.merger),
+                _feedforward(next_patch.feedforward, config.width),
+                state_norm=_norm(config),
+                bytes_norm=_norm(config),
+                feedforward_norm=_norm(config),
+                norm=_norm(config),
             )

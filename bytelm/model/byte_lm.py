@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from bytelm.heads import ChainedHeads, IndependentHeads
+from bytelm.heads import ChainedHeads, IndependentHeads, NextPatch
 from bytelm.model.config import ModelConfig
 from bytelm.nn.block import SequentialBlock
 from bytelm.nn.kv_cache import CacheView, KVCache
@@ -20,12 +21,25 @@ def cross_entropy(logits_BTKV: Float[Tensor, "B T K V"], targets_BTK: Int[Tensor
     return nats.view(targets_BTK.shape)
 
 
+def soft_cross_entropy(
+    logits_BTKV: Float[Tensor, "B T K V"], law_BTKV: Float[Tensor, "B T K V"]
+) -> Float[Tensor, "B T K"]:
+    """``-sum_v softmax(law)[v] log softmax(logits)[v]`` in float32, nats; no gradient reaches ``law``.
+
+    The loss of a draft (Zhou et al. 2023, arXiv:2310.08461: forward Kullback-Leibler, plus the entropy of ``law``).
+    """
+    shares = law_BTKV.detach().flatten(0, 2).float().softmax(-1)
+    nats = F.cross_entropy(logits_BTKV.flatten(0, 2).float(), shares, reduction="none")
+    return nats.view(law_BTKV.shape[:-1])
+
+
 class ByteLM(nn.Module):
     """Embed, merge, body, norm. Build one with :func:`bytelm.model.build.build_model`.
 
     Args:
         config: what it was built from.
         merger, blocks, norm, heads: the parts.
+        next_patch: drafts the patches after the next one with the heads, or None.
     """
 
     def __init__(
@@ -35,10 +49,12 @@ class ByteLM(nn.Module):
         blocks: list[SequentialBlock],
         norm: nn.Module,
         heads: IndependentHeads | ChainedHeads,
+        next_patch: NextPatch | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.merger, self.blocks, self.norm, self.heads = merger, nn.ModuleList(blocks), norm, heads
+        self.next_patch = next_patch
 
     @property
     def device(self) -> torch.device:
@@ -59,14 +75,41 @@ class ByteLM(nn.Module):
             x_BTD = block(x_BTD, angles, view)
         return self.norm(x_BTD)
 
-    def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
-        """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.
+    def read(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Hidden, Windows, Windows]:
+        """States after every patch but the last, those patches, and for each the patch after it.
 
         ``bytes_BL`` holds T + 1 patches, starting at any byte of a text.
         """
         patches_BTP = bytes_BL.unflatten(1, (-1, self.config.patch)).long()
         windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:]
-        return self.heads(self(windows), windows, targets), targets
+        return self(windows), windows, targets
+
+    def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
+        """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.
+
+        ``bytes_BL`` is as for :meth:`read`.
+        """
+        h_BTD, windows, targets = self.read(bytes_BL)
+        return self.heads(h_BTD, windows, targets), targets
+
+    def predict_ahead(
+        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTP: Windows
+    ) -> list[Float[Tensor, "B _ K V"]]:
+        """Logits of the heads on guessed states, from what :meth:`read` gives (teacher forcing).
+
+        Entry n - 1 of the list has the patches n ahead: the state after patch t, and the n patches that follow it, give
+        the logits of patch t + n + 1, which is ``targets_BTP[:, t + n]``; so it is n positions shorter. Gradients reach
+        ``next_patch`` alone.
+        """
+        assert self.next_patch is not None
+        assert self.config.next_patch is not None
+        frozen = {name: parameter.detach() for name, parameter in self.heads.named_parameters()}
+        guess_BTD, logits = h_BTD.detach(), []
+        for n in range(1, self.config.next_patch.depth + 1):
+            windows, targets = windows_BTP[:, n:], targets_BTP[:, n:]
+            guess_BTD = self.next_patch(guess_BTD[:, :-1], windows)
+            logits.append(functional_call(self.heads, frozen, (guess_BTD, windows, targets)))
+        return logits
 
     def patch_nats(self, bytes_BL: Integer[Tensor, "B L"]) -> Float[Tensor, "B T K"]:
         """Negative log-likelihood of each byte that :meth:`predict` predicts.
@@ -75,8 +118,6 @@ class ByteLM(nn.Module):
         ``-log p(byte | bytes before)`` of ``next`` at one byte position in P.
         """
         return cross_entropy(*self.predict(bytes_BL))
-
-    next_patch = None
 
     def new_cache(self, num_rows: int, capacity: int) -> KVCache:
         """An empty cache for ``num_rows`` streams of up to ``capacity`` patch positions."""

@@ -191,6 +191,43 @@ class ChainedHeadsConfig(Config):
         return plain + (self.tables.num_parameters(width) if self.tables else 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NextPatchConfig(Config):
+    """A guess of the state after the next patch, from which chained heads draft it.
+
+    Attributes:
+        byte_width: width of the module's own byte embeddings.
+        inner: F of its feed-forward layer.
+        depth: patches ahead that it is trained to guess, each from its guess before.
+    """
+
+    byte_width: int = 64
+    inner: int = 512
+    depth: int = 2
+
+    def validate(self) -> None:
+        """Check the widths and the depth."""
+        self.require(self.byte_width > 0, "byte_width", "a number > 0")
+        self.require(self.inner > 0, "inner", "a number > 0")
+        self.require(self.depth > 0, "depth", "a number > 0")
+
+    @property
+    def merger(self) -> MergerConfig:
+        """How the bytes of the patch become one vector."""
+        return MergerConfig(byte_width=self.byte_width)
+
+    @property
+    def feedforward(self) -> FeedForwardConfig:
+        """The feed-forward layer."""
+        return FeedForwardConfig(inner=self.inner)
+
+    def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
+        """Parameters of merger, mix, feed-forward and four norms."""
+        merger = self.merger.num_parameters(vocab_size, patch, width)
+        mix = 2 * width * width
+        return merger + mix + self.feedforward.num_parameters(width) + 4 * norm.num_parameters(width)
+
+
 HeadsConfig = IndependentHeadsConfig | ChainedHeadsConfig
 
 
@@ -204,6 +241,7 @@ class ModelConfig(Config):
         context: L, the most bytes the model reads at once; a multiple of ``patch``.
         patch: P, bytes per position, and K, the number of heads.
         vocab_size: V, byte values.
+        next_patch: drafts the patches after the next one; for chained heads, none by default.
     """
 
     width: int
@@ -217,6 +255,7 @@ class ModelConfig(Config):
     context: int = 11_520
     patch: int = 4
     vocab_size: int = 256
+    next_patch: NextPatchConfig | None = None
 
     def validate(self) -> None:
         """Check the sizes against each other."""
@@ -229,6 +268,10 @@ class ModelConfig(Config):
             f"a multiple of patch = {self.patch}",
         )
         self.require(self.vocab_size == 256, "vocab_size", "256, the byte values")
+        if self.next_patch is not None and not isinstance(self.heads, ChainedHeadsConfig):
+            raise ConfigError(
+                f"heads.kind: found {self.heads.kind!r}, expected 'chained', which next_patch drafts with"
+            )
         for name, part in (("merger", self.merger), ("heads", self.heads)):
             tables = getattr(part, "tables", None)
             if tables is not None and max(tables.orders) > self.patch:
@@ -250,5 +293,7 @@ class ModelConfig(Config):
     def num_parameters(self) -> int:
         """All parameters."""
         merger = self.merger.num_parameters(self.vocab_size, self.patch, self.width)
-        heads = self.heads.num_parameters(self.vocab_size, self.patch, self.width, self.norm)
-        return merger + self.num_body_parameters() + heads
+        sizes = (self.vocab_size, self.patch, self.width, self.norm)
+        heads = self.heads.num_parameters(*sizes)
+        next_patch = 0 if self.next_patch is None else self.next_patch.num_parameters(*sizes)
+        return merger + self.num_body_parameters() + heads + next_patch

@@ -1,9 +1,8 @@
 """Feed-forward layers."""
 
 import torch.nn.functional as F
-from torch import nn
-
-from bytelm.shapes import Hidden
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 class SwiGLU(nn.Module):
@@ -15,6 +14,6 @@ class SwiGLU(nn.Module):
         self.up = nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x_BTD: Hidden) -> Hidden:
+    def forward(self, x_BD: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Apply to each position on its own."""
-        return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        return self.down(F.silu(self.gate(x_BD)) * self.up(x_BD))

@@ -1,10 +1,10 @@
 """From P byte embeddings to one patch position."""
 
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from bytelm.nn.embedding import embedding
 from bytelm.nn.ngram import NgramTables
-from bytelm.shapes import Hidden, Windows
 
 
 class ConcatMerger(nn.Module):
@@ -24,7 +24,7 @@ class ConcatMerger(nn.Module):
         self.projection = nn.Linear(patch * byte_width, width, bias=False)
         self.tables = tables
 
-    def forward(self, windows_BTP: Windows) -> Hidden:
+    def forward(self, windows_BP: Int[Tensor, "*B P"]) -> Float[Tensor, "*B D"]:
         """One vector per window."""
-        x_BTD = self.projection(self.embedding(windows_BTP).flatten(2))
-        return x_BTD if self.tables is None else x_BTD + self.tables(windows_BTP)
+        x_BD = self.projection(self.embedding(windows_BP).flatten(-2))
+        return x_BD if self.tables is None else x_BD + self.tables(windows_BP)

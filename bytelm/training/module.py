@@ -1,18 +1,20 @@
 """The LightningModule: it connects model, metrics, optimiser and logs, and computes nothing itself."""
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning as L
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
-from bytelm.model.build import build_model
-from bytelm.model.byte_lm import cross_entropy
-from bytelm.model.config import ModelConfig
-from bytelm.model.presets import get_preset
+from bytelm.model.byte_lm import cross_entropy, soft_cross_entropy
+from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.training.initial import initial_model
 from bytelm.training.optimizer import OptimizerConfig
 
 
@@ -20,11 +22,14 @@ class ByteLMModule(L.LightningModule):
     """Trains a byte model on windows of a corpus.
 
     Args:
-        config: the model, field by field; or leave it out and name a preset.
+        config: the model, field by field; or leave it out and name a preset or a folder.
         preset: ``tiny``, ``small``, ``base``, ``1.3b`` or ``6.5b``.
         encoding: name of the encoding of the corpora.
         optimizer: AdamW and its schedule.
         seed: of the initial weights.
+        init_from: checkpoint folder to take model and weights from.
+        next_patch: the module to add, if the model has none.
+        train_only: the part to train; the others keep their weights. All by default.
     """
 
     def __init__(
@@ -34,19 +39,28 @@ class ByteLMModule(L.LightningModule):
         encoding: str = "dense-ja",
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
         seed: int = 0,
+        init_from: Path | None = None,
+        next_patch: NextPatchConfig | None = None,
+        train_only: Literal["next_patch"] | None = None,
     ) -> None:
         super().__init__()
-        if (config is None) == (preset is None):
-            raise ConfigError(
-                f"model: found config {'given' if config else 'missing'} and preset {preset!r}, expected exactly one"
-            )
-        self.config = config if config is not None else get_preset(str(preset))
-        self.encoding_name = get_encoding(encoding).name
+        chosen = get_encoding(encoding)
+        self.encoding_name = chosen.name
         self.optimizer_config, self.seed = optimizer, seed
-        self.model = build_model(self.config, seed)
+        self.model = initial_model(config, preset, init_from, next_patch, chosen, seed)
+        self.config = self.model.config
+        if train_only is not None:
+            if self.model.next_patch is None:
+                raise ConfigError(
+                    f"model.train_only: found {train_only!r}, expected a model that has next_patch, or model.next_patch"
+                )
+            self.model.requires_grad_(False)
+            self.model.next_patch.requires_grad_(True)
         self.head_bits = HeadBits(self.config.patch)
         self.head_accuracy = HeadAccuracy(self.config.patch)
         self.bits_per_char: dict[str, BitsPerCharacter] = {}
+        self.depth = 0 if self.config.next_patch is None else self.config.next_patch.depth
+        self.next_patch_bits: list[HeadBits] = []
 
     def setup(self, stage: str) -> None:
         """Check that windows fit the model."""
@@ -57,13 +71,40 @@ class ByteLMModule(L.LightningModule):
             )
         if data is not None and data.patch != self.config.patch:
             raise ConfigError(f"data.patch: found {data.patch}, expected the model's patch of {self.config.patch}")
+        ahead = self.depth * self.config.patch
+        if data is not None and data.window <= ahead:
+            raise ConfigError(
+                f"data.window: found {data.window}, expected more than the {ahead} bytes of next_patch.depth"
+            )
 
     def training_step(self, batch_BL: Tensor, batch_idx: int) -> Tensor:
-        """Mean nats per byte over all heads."""
-        nats_BTK = self.model.patch_nats(batch_BL)
-        loss = nats_BTK.mean()
+        """Mean nats per byte over all heads; and, added to it, those of drafted patches against the model's law."""
+        h_BTD, windows, targets = self.model.read(batch_BL)
+        logits_BTKV = self.model.heads(h_BTD, windows, targets)
+        loss = cross_entropy(logits_BTKV, targets).mean()
         self.log("train/nats_per_byte", loss, prog_bar=True)
-        return loss
+        if self.model.next_patch is None:
+            return loss
+        ahead = self.model.predict_ahead(h_BTD, windows, targets)
+        drafts = [soft_cross_entropy(logits, logits_BTKV[:, n:]).mean() for n, logits in enumerate(ahead, 1)]
+        next_patch_loss = torch.stack(drafts).mean()
+        self.log("train/next_patch_nats", next_patch_loss, prog_bar=True)
+        return loss + next_patch_loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip ``next_patch`` apart from the rest, which so learns as if it were not there."""
+        ahead = {id(p) for p in self.model.next_patch.parameters()} if self.model.next_patch is not None else set()
+        if not gradient_clip_val or not ahead or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for inside in (True, False):
+            nn.utils.clip_grad_norm_([p for p in parameters if (id(p) in ahead) == inside], gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
         """Make the metrics that depend on the corpus."""
@@ -94,21 +135,28 @@ class ByteLMModule(L.LightningModule):
         ratio = manifest.bytes / max(1, manifest.characters)
         self.bits_per_char = {law: BitsPerCharacter(ratio).to(self.device) for law in self.config.laws}
         self.head_bits.reset()
+        self.next_patch_bits = [HeadBits(self.config.patch).to(self.device) for _ in range(self.depth)]
         self.head_accuracy.reset()
 
     def _evaluate(self, batch_BL: Tensor) -> None:
-        logits_BTKV, targets_BTK = self.model.predict(batch_BL)
+        h_BTD, windows, targets_BTK = self.model.read(batch_BL)
+        logits_BTKV = self.model.heads(h_BTD, windows, targets_BTK)
         nats_BTK = cross_entropy(logits_BTKV, targets_BTK)
         self.head_bits.update(nats_BTK)
         self.head_accuracy.update(logits_BTKV, targets_BTK)
         for law, metric in self.bits_per_char.items():
             metric.update(nats_BTK[..., 0] if law == "next" else nats_BTK)
+        if self.model.next_patch is not None:
+            ahead = self.model.predict_ahead(h_BTD, windows, targets_BTK)
+            for n, (bits, logits) in enumerate(zip(self.next_patch_bits, ahead, strict=True), 1):
+                bits.update(cross_entropy(logits, targets_BTK[:, n:]))
 
     def _log_evaluation(self, prefix: str) -> None:
         values = {f"{prefix}/bits_per_char": self.bits_per_char[self.config.laws[0]].compute()}
         values |= {f"{prefix}/bits_per_char_{law}": metric.compute() for law, metric in self.bits_per_char.items()}
         values |= {f"{prefix}/bits_head_{j}": bits for j, bits in enumerate(self.head_bits.compute(), 1)}
         values |= {f"{prefix}/accuracy_head_{j}": share for j, share in enumerate(self.head_accuracy.compute(), 1)}
+        values |= {f"{prefix}/bits_next_patch_{n}": b.compute().mean() for n, b in enumerate(self.next_patch_bits, 1)}
         self.log_dict({k: v.float() for k, v in values.items()}, sync_dist=False)
         self.log(f"{prefix}_bpc", values[f"{prefix}/bits_per_char"].float(), prog_bar=True, logger=False)
 
@@ -135,5 +183,5 @@ class ByteLMModule(L.LightningModule):
         digest = saved.get("encoding", {}).get("digest")
         if digest != encoding.digest:
             raise ConfigError(f"checkpoint: encoding digest {digest}, expected {encoding.digest} of {encoding.name}")
-        if saved["model"] != self.config.to_dict():
+        if ModelConfig.from_dict(saved["model"]) != self.config:
             raise ConfigError("checkpoint: its model configuration is not the one of this run")

@@ -92,6 +92,19 @@ def test_fit_with_a_table_of_ones_own(run, config, documents, tmp_path):
     assert saved["model"]["encoding"] == str(table)
 
 
+def test_fit_the_next_patch_of_a_trained_model(run, config, corpus, chained_model, tmp_path):
+    run("corpus", "build", tmp_path / "documents.jsonl", "--out", corpus, "--encoding", "dense-ja", "--overwrite")
+    path = config(model__config=..., model__encoding="dense-ja", data__window=16)
+    options = ("--config", path, "--model.init_from", chained_model)
+    result = run("fit", *options, "--model.next_patch.inner", 8, "--model.train_only", "next_patch", "--json").json
+    assert result["metrics"]["val/bits_next_patch_2"] > 0
+    assert bytelm.load(result["model"]).config.next_patch.inner == 8
+    run("fit", *options, "--model.next_patch.inner", 0).refused("model.next_patch.inner: found 0")
+    run("fit", *options, "--model.train_only", "body").refused("model.train_only: found body", "next_patch")
+    run("fit", *options, "--model.train_only", "next_patch").refused("model.train_only: found 'next_patch', expected")
+    run("fit", "--config", path, "--model.init_from", tmp_path / "none").refused(f"{tmp_path / 'none'}: no such folder")
+
+
 def test_print_config_and_help(run, config):
     status, out, err = run("fit", "--config", config(), "--data.window", 16, "--print_config")
     assert (status, err) == (0, "")

@@ -128,9 +128,9 @@ def test_what_is_missing_is_named(corpora, tmp_path):
     module = ByteLMModule(config=tiny_config(), optimizer=OPTIMIZER)
     with pytest.raises(ConfigError, match=r"^data\.train: missing"):
         make_trainer(tmp_path).fit(module, make_data(corpora, train=None))
-    with pytest.raises(ConfigError, match=r"^model: found config missing and preset None, expected exactly one"):
+    with pytest.raises(ConfigError, match=r"^model: found none, expected exactly one of config, preset and init_from$"):
         ByteLMModule()
-    with pytest.raises(ConfigError, match=r"^model: found config given and preset 'tiny'"):
+    with pytest.raises(ConfigError, match=r"^model: found config and preset 'tiny', expected exactly one"):
         ByteLMModule(config=tiny_config(), preset="tiny")
     with pytest.raises(ConfigError, match=r"^trainer\.max_steps: found no end"):
         make_trainer(tmp_path, max_steps=-1, max_epochs=-1).fit(module, make_data(corpora))
