@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from bytelm.decoding.processors import State
 from bytelm.errors import DecodingError
 
 
+@runtime_checkable
 class Acceptor(Protocol):
     """A deterministic automaton over V symbols; it starts in state 0."""
 

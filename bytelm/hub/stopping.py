@@ -53,7 +53,7 @@ def end_sequences(eos_token_id: int | Iterable[int | Sequence[int]]) -> list[tup
     Raises:
         DecodingError: something else was found, or an empty sequence.
     """
-    items = [eos_token_id] if isinstance(eos_token_id, Integral) else list(eos_token_id)  # type: ignore[arg-type]
+    items = [eos_token_id] if isinstance(eos_token_id, Integral) else list(eos_token_id)
     ends = [_ids("eos_token_id", item) for item in items]
     if not all(ends):
         raise DecodingError("eos_token_id: found an empty sequence, expected at least one id")

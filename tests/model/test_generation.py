@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import BOS, TEXTS, naive_generate, random_bytes, tiny_model
 
-from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
+from bytelm.decoding import AutoDrafter, HeadsDrafter, LookupDrafter, ModelDrafter, NoDrafter, Sampling, decode
 from bytelm.model.laws import score_bytes
 from bytelm.model.targets import make_target
 

@@ -23,6 +23,7 @@ class GuessingBlock(Block, Protocol):
         ...
 
 
+@runtime_checkable
 class Guess(Protocol):
     """The model's own guess of the symbols after the committed ones."""
 
