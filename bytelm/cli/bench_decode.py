@@ -1,15 +1,15 @@
 """``bytelm bench decode``."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from bytelm.cli.arguments import Device, Json, find_device, load_model
-from bytelm.cli.bench_report import GOALS, format_costs, format_rivals, format_speeds
+from bytelm.cli.bench_report import GOALS, DecodingReport, describe_mode, format_report
 from bytelm.cli.console import progress_bar, write_result
 from bytelm.cli.prompts import read_prompts
 from bytelm.errors import ConfigError
@@ -24,6 +24,32 @@ _PRESET_ENCODING = "dense-ja"
 _DTYPES = ("float32", "bfloat16")
 
 _T = TypeVar("_T", int, float, str)
+
+
+_OptionalModel = Annotated[
+    Path | None, typer.Argument(metavar="[MODEL]", help="Checkpoint folder.", show_default=False)
+]
+_Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="Random weights of this size instead of MODEL.")
+]
+_PromptsFile = Annotated[
+    Path | None,
+    typer.Option("--prompts-file", metavar="FILE", help="A prompt on each line, or a .jsonl file. Default: three."),
+]
+_MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Symbols each.")]
+_Repeats = Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Runs of every way, in turn.")]
+_Batches = Annotated[str, typer.Option("--batches", metavar="N,…", help="Rows decoded together.")]
+_Temperatures = Annotated[str, typer.Option("--temperatures", metavar="T,…", help="0 for greedy.")]
+_Laws = Annotated[str | None, typer.Option("--laws", metavar="LAW,…", help="Default: all of the model.")]
+_Drafts = Annotated[str, typer.Option("--drafts", metavar="NAME,…", help="Drafters; heads only where a law has some.")]
+_Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise of the first row.")]
+_Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Decode through torch.compile.")]
+_Dtype = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="float32 or bfloat16.")]
+_Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Of the CPU. Default: torch's choice.")
+]
+_Rivals = Annotated[bool, typer.Option("--rivals/--no-rivals", help="Measure transformers beside it.")]
+_Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the speeds (PNG).")]
 
 
 @dataclass(frozen=True)
@@ -41,45 +67,22 @@ class _Plan:
     rivals: bool
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What was found."""
-
-    memory: "Bandwidth"
-    cache: "Bandwidth"
-    costs: "list[ForwardCost]"
-    speeds: "list[DecodingSpeed]"
-    rivals: "list[RivalSpeed]"
-    skipped: "list[Skipped]"
-
-
 def decode(
-    model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="Checkpoint folder.", show_default=False)
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", metavar="NAME", help="Random weights of this size instead of MODEL.")
-    ] = None,
-    prompts_file: Annotated[
-        Path | None,
-        typer.Option("--prompts-file", metavar="FILE", help="A prompt on each line, or a .jsonl file. Default: three."),
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Symbols each.")] = 160,
-    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Runs of every way, in turn.")] = 3,
-    batches: Annotated[str, typer.Option("--batches", metavar="N,…", help="Rows decoded together.")] = "1,8,32",
-    temperatures: Annotated[str, typer.Option("--temperatures", metavar="T,…", help="0 for greedy.")] = "0,0.7,1",
-    laws: Annotated[str | None, typer.Option("--laws", metavar="LAW,…", help="Default: all of the model.")] = None,
-    drafts: Annotated[
-        str, typer.Option("--drafts", metavar="NAME,…", help="Drafters; heads only where a law has some.")
-    ] = "none,heads,lookup,auto",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise of the first row.")] = 0,
-    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Decode through torch.compile.")] = False,
-    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="float32 or bfloat16.")] = "float32",
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, help="Of the CPU. Default: torch's choice.")
-    ] = None,
-    rivals: Annotated[bool, typer.Option("--rivals/--no-rivals", help="Measure transformers beside it.")] = True,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the speeds (PNG).")] = None,
+    model: _OptionalModel = None,
+    preset: _Preset = None,
+    prompts_file: _PromptsFile = None,
+    max_new_tokens: _MaxNewTokens = 160,
+    repeats: _Repeats = 3,
+    batches: _Batches = "1,8,32",
+    temperatures: _Temperatures = "0,0.7,1",
+    laws: _Laws = None,
+    drafts: _Drafts = "none,heads,lookup,auto",
+    seed: _Seed = 0,
+    compile: _Compile = False,
+    dtype: _Dtype = "float32",
+    threads: _Threads = None,
+    rivals: _Rivals = True,
+    plot: _Plot = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -111,22 +114,11 @@ def decode(
     plan = _Plan(given, ways, *numbers, max_new_tokens, repeats, seed, compile, rivals)
     with num_threads(threads) as used:
         found = _measure(lm, plan)
-    setting = {
-        "model": str(model) if preset is None else f"random {preset}",
-        "encoding": lm.encoding.name,
-        "parameters": lm.config.num_parameters(),
-        "device": _device_name(lm),
-        "dtype": dtype,
-        "threads": used,
-        "compile": compile,
-        "prompts": len(given),
-        "max_new_tokens": max_new_tokens,
-        "repeats": repeats,
-    }
+    setting = _setting(lm, plan, str(model) if preset is None else f"random {preset}", dtype, used)
     if plot is not None:
-        _plot(plot, setting, found)
-    result = {"command": "bench decode", **setting, **_as_json(found), "goals": GOALS.replace("\n", " ")}
-    write_result({**result, "plot": None if plot is None else str(plot)}, _report(setting, found), json)
+        _draw(plot, setting, found, "characters" if preset is None else "symbols")
+    result = {"command": "bench decode", **setting, **found.as_json(), "goals": GOALS.replace("\n", " ")}
+    write_result({**result, "plot": None if plot is None else str(plot)}, format_report(setting, found), json)
 
 
 def _parse(option: str, text: str, kind: type[_T], expected: str, fits: Callable[[_T], bool]) -> list[_T]:
@@ -165,14 +157,14 @@ def _open(folder: Path | None, preset: str | None, device: str, dtype: str) -> "
     return lm
 
 
-def _measure(lm: "LanguageModel", plan: _Plan) -> _Found:
+def _measure(lm: "LanguageModel", plan: _Plan) -> DecodingReport:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
     with progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
         memory, cache, costs = _measure_machine(lm, plan, bar)
         speeds = _measure_speeds(lm, plan, bar)
         rivals, skipped = _measure_rivals(lm, plan, bar) if plan.rivals else ([], [])
-    return _Found(memory, cache, costs, speeds, rivals, skipped)
+    return DecodingReport(memory, cache, costs, speeds, rivals, skipped)
 
 
 def _measure_machine(
@@ -239,93 +231,55 @@ def _measure_rivals(lm: "LanguageModel", plan: _Plan, bar: "Progress") -> "tuple
     return found, skipped
 
 
-def _device_name(lm: "LanguageModel") -> str:
+def _setting(lm: "LanguageModel", plan: _Plan, name: str, dtype: str, threads: int) -> dict[str, Any]:
+    """What the figures hold for."""
     import torch
 
     device = lm.model.device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-def _as_json(found: _Found) -> dict[str, Any]:
-    """The measurements as plain values; what reads memory with its share of both bandwidths."""
-
-    def shares(rows: "Sequence[DecodingSpeed] | Sequence[ForwardCost]") -> list[dict[str, Any]]:
-        return [
-            {
-                **asdict(row),
-                "memory_share": row.bytes_read_per_second / found.memory.bytes_per_second,
-                "cache_share": row.bytes_read_per_second / found.cache.bytes_per_second,
-            }
-            for row in rows
-        ]
-
     return {
-        "memory": asdict(found.memory),
-        "cache": asdict(found.cache),
-        "costs": shares(found.costs),
-        "speeds": shares(found.speeds),
-        "rivals": [asdict(row) for row in found.rivals],
-        "skipped": [asdict(row) for row in found.skipped],
+        "model": name,
+        "encoding": lm.encoding.name,
+        "parameters": lm.config.num_parameters(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "dtype": dtype,
+        "threads": threads,
+        "compile": plan.compile,
+        "prompts": len(plan.prompts),
+        "max_new_tokens": plan.max_new_tokens,
+        "repeats": plan.repeats,
     }
 
 
-def _report(setting: dict[str, Any], found: _Found) -> str:
-    roofs = (found.memory, found.cache)
-    memory, cache = (f"{roof.bytes_per_second / 1e9:.3g} GB/s" for roof in roofs)
-    mode = "compiled" if setting["compile"] else "not compiled"
-    lines = [
-        f"{setting['model']}, {setting['encoding']}: {setting['parameters'] / 1e6:.3g}M parameters, {setting['dtype']} "
-        f"on {setting['device']}, {setting['threads']} threads, {mode};",
-        f"{setting['prompts']} prompts, {setting['max_new_tokens']} symbols a row, median of {setting['repeats']} runs "
-        "in turn",
-        "",
-        f"A buffer of {found.memory.num_bytes / 1e6:,.0f} MB (memory) is read at {memory}, one of "
-        f"{found.cache.num_bytes / 1e6:,.3g} MB, as large as the model's matrices (cache), at {cache}.",
-        "Shares: what forwards must read, the matrices once and keys and values once a stream, over these.",
-        "",
-        f"Forwards with {found.costs[0].slots} positions in the cache; times plain: over the body at one position:",
-        "",
-        format_costs(found.costs, roofs),
-        "",
-        "Decoding; a forward of a batch counts once for each row; times plain: characters/s over next without a draft; "
-        "accepted: of the drafts 1, 2, … that were judged:",
-        "",
-        format_speeds(found.speeds, roofs),
-    ]
-    if found.rivals:
-        lines += [
-            "",
-            "The same number of forwards, greedy, prefill included; transformers on a Llama of the same body with "
-            "random weights, a symbol a forward:",
-            "",
-            format_rivals(found.rivals),
-        ]
-    if found.skipped:
-        lines += ["", *(f"not measured: {entry.name}: {entry.reason}" for entry in found.skipped)]
-    return "\n".join([*lines, "", GOALS])
-
-
-def _plot(path: Path, setting: dict[str, Any], found: _Found) -> None:
+def _draw(path: Path, setting: dict[str, Any], found: DecodingReport, unit: str) -> None:
+    """Draw the speeds: characters, or symbols where random weights write no text."""
     from bytelm.evaluation.decoding_plots import plot_decoding
 
-    plain = {
-        speed.batch: speed.chars_per_second / speed.symbols_per_second
+    in_symbols = unit == "symbols"
+    first = found.speeds[0]
+    chars_per_symbol = {
+        speed.batch: 1.0 if in_symbols else speed.chars_per_second / speed.symbols_per_second
         for speed in found.speeds
-        if (speed.law, speed.draft, speed.temperature) == ("next", "none", found.speeds[0].temperature)
+        if (speed.law, speed.draft, speed.temperature) == (first.law, first.draft, first.temperature)
     }
     plot_decoding(
         path,
-        [(f"{s.law} {s.draft}", s.batch, s.temperature, s.chars_per_second) for s in found.speeds],
         [
-            (r.name, r.batch, r.symbols_per_second * plain[r.batch])
+            (f"{s.law} {s.draft}", s.batch, s.temperature, s.symbols_per_second if in_symbols else s.chars_per_second)
+            for s in found.speeds
+        ],
+        [
+            (r.name, r.batch, r.symbols_per_second * chars_per_symbol[r.batch])
             for r in found.rivals
             if not r.name.startswith("bytelm")
         ],
         [
             (f"{s.law} {s.draft}", s.temperature, s.acceptance_at)
             for s in found.speeds
-            if s.batch == found.speeds[0].batch and s.acceptance_at
+            if s.batch == first.batch and s.acceptance_at and s.draft != "auto"
         ],
-        f"{setting['model']}, {setting['dtype']} on {setting['device']}, {setting['threads']} threads, "
-        f"{'compiled' if setting['compile'] else 'not compiled'}",
+        f"{setting['model']}, {describe_mode(setting)}",
+        unit=unit,
+        note=""
+        if in_symbols or not found.rivals
+        else "transformers: its bytes, at the characters per byte of next none",
     )

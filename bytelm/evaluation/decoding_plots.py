@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bytelm.evaluation.plots import japanese_font
 
@@ -20,15 +21,19 @@ def plot_decoding(
     rivals: Sequence[tuple[str, int, float]],
     acceptance: Sequence[tuple[str, float, Sequence[float]]],
     title: str,
+    *,
+    unit: str = "characters",
+    note: str = "",
 ) -> None:
-    """Bars of characters per second, a panel for each temperature, and lines of acceptance by draft offset.
+    """Bars of speed, a panel for each temperature, and lines of acceptance by draft offset.
 
     Args:
         speeds: (way, batch, temperature, characters per second).
-        rivals: (name, batch, characters per second of greedy decoding); drawn below the ways at temperature 0, or the
-            lowest one.
+        rivals: (name, batch, characters per second of greedy decoding); drawn below the ways at the lowest temperature.
         acceptance: (way, temperature, share of accepted drafts at offsets 1, 2, …).
         title: what was measured and how.
+        unit: what the speeds count, per second.
+        note: what the reader must know of the rivals.
     """
     batches = sorted({batch for _, batch, _, _ in speeds})
     temperatures = sorted({temperature for _, _, temperature, _ in speeds})
@@ -38,12 +43,14 @@ def plot_decoding(
     figure = Figure(figsize=(size[0], max(4.0, size[1])), layout="constrained")
     figure.suptitle(title, fontproperties=japanese_font(11), parse_math=False)
     panels = figure.subplots(1, columns, squeeze=False)[0]
-    highest = max([value for *_, value in speeds] + [value for *_, value in rivals])
+    figure.supxlabel(note, fontsize=8)
+    highest = max([1e-9, *(value for *_, value in speeds), *(value for *_, value in rivals)])
     for column, temperature in enumerate(temperatures):
         shown = {(name, batch): value for name, batch, t, value in speeds if t == temperature}
         theirs = {(name, batch): value for name, batch, value in rivals} if column == 0 else {}
         _draw_bars(panels[column], names, batches, shown, theirs)
         greedy = " (greedy)" if temperature == 0 else ""
+        panels[column].set_xlabel(f"{unit} per second")
         panels[column].set_title(f"T = {temperature:g}{greedy}", fontsize=10)
         panels[column].set_xlim(0, 1.18 * highest)
         if column:
@@ -75,7 +82,7 @@ def _draw_bars(
             bars = axes.barh(places, values, height=height, color=colours[i % 4], label=f"{kind}batch {batch}")
             axes.bar_label(bars, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values], fontsize=6)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="characters per second", ylim=(len(names) - 0.5, -0.5))
+    axes.set(ylim=(len(names) - 0.5, -0.5))
 
 
 def _draw_acceptance(
@@ -94,4 +101,5 @@ def _draw_acceptance(
         )
     axes.set_title("accepted, of the drafts judged", fontsize=10)
     axes.set(xlabel="draft offset", ylim=(0, 1.02))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=6, ncols=2)

@@ -36,7 +36,11 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
     },
     "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
-    "bytelm bench": {"MODEL", "--prompts-file", "--max-new-tokens", "--repeats", "--seed", "--device", "--json"},
+    "bytelm bench decode": {
+        *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
+        *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
+        *{"--rivals", "--no-rivals", "--plot", "--device", "--json"},
+    },
 }
 
 
