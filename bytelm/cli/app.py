@@ -33,7 +33,7 @@ app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)
 app.command()(generate)
 app.command()(score)
-app.command()(bench)
+app.add_typer(bench)
 
 # Some versions of typer bring a click of their own: this is the UsageError of the one in use.
 _UsageError: Any = typer.BadParameter.__bases__[0]

@@ -9,6 +9,8 @@ from bytelm.encoding import Encoding, get_encoding, list_encodings, read_table, 
 from bytelm.errors import ConfigError, EncodingError
 
 if TYPE_CHECKING:
+    import torch
+
     from bytelm.hub import LanguageModel
 
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as one line of JSON.")]
@@ -64,6 +66,24 @@ def resolve_encoding(name: str) -> Encoding:
     return get_encoding(encoding.name)
 
 
+def find_device(name: str) -> "torch.device":
+    """The device of this name.
+
+    Raises:
+        ConfigError: torch cannot use it here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"--device: found {name!r}, which torch cannot use here, expected cpu or a device of this machine"
+        ) from None
+    return device
+
+
 def load_model(folder: Path, device: str) -> "LanguageModel":
     """The model in a checkpoint folder, on a device.
 
@@ -71,15 +91,6 @@ def load_model(folder: Path, device: str) -> "LanguageModel":
         ConfigError: there is no such device.
         CheckpointError: see :func:`bytelm.load`.
     """
-    import torch
-
     from bytelm.hub import load
 
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(
-            f"--device: found {device!r}, which torch cannot use here, expected cpu or a device of this machine"
-        ) from None
-    return load(folder, chosen)
+    return load(folder, find_device(device))

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
-from bytelm.benchmarks import DecodingSpeed, measure_decoding
-from bytelm.cli.bench import format_speeds
+from bytelm.benchmarks import DecodingSpeed, decoding_ways, measure_decoding
+from bytelm.cli.bench_report import format_speeds
 from bytelm.cli.console import format_table
 from bytelm.corpus import DEFAULT_PROMPTS, build_corpus, split_default_texts
 from bytelm.encoding import get_encoding
@@ -65,9 +65,10 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
     lm = LanguageModel(module.model, encoding)
     save_checkpoint(out / "model", module.model, encoding, {"step": steps, "text": "embedded default"})
     bits = _bits_per_char(before, lm, train_texts, held_out)
+    ways = decoding_ways(lm, drafts=("none", "heads"))
     speeds = {
-        name: measure_decoding(lm, DEFAULT_PROMPTS, max_new_tokens=96, do_sample=sample, repeats=2)
-        for name, sample in (("greedy", False), ("sampled", True))
+        name: measure_decoding(lm, DEFAULT_PROMPTS, ways=ways, temperature=temperature, max_new_tokens=96, repeats=2)
+        for name, temperature in (("greedy", 0.0), ("sampled", 1.0))
     }
     samples = lm.generate(DEFAULT_PROMPTS, max_new_tokens=160, do_sample=True, temperature=0.8, top_p=0.9, seed=0)
     pictures = _draw(out, lm, samples)
@@ -173,7 +174,7 @@ def _print(console: Console, report: DemoReport, samples: Output, out: Path) -> 
     say(f"\nheld-out text, {report.held_out_characters} characters:")
     say(format_table(("model", "bits per character"), rows, "lr"))
     say("\ndecoding, one prompt at a time; plain one-byte decoding is next without a draft:")
-    say(format_speeds(report.decoding))
+    say(format_speeds([speed for speeds in report.decoding.values() for speed in speeds]))
     verdict = "better" if report.beats_trigram else "NOT better"
     say(f"\nThe trained model is {verdict} than the trigram model on the held-out text.")
     for prompt, text in zip(DEFAULT_PROMPTS, samples.texts, strict=True):

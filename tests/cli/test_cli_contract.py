@@ -39,7 +39,11 @@ COMMANDS = {
         *{"--valid-text", "--pattern", "--trace"},
     },
     "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
-    "bytelm bench": {"MODEL", "--prompts-file", "--max-new-tokens", "--repeats", "--seed", "--device", "--json"},
+    "bytelm bench decode": {
+        *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
+        *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
+        *{"--rivals", "--no-rivals", "--plot", "--device", "--json"},
+    },
 }
 
 
