@@ -129,7 +129,7 @@ def naive_generate(model, law, prompts, sampling, max_new, seed=0, bos=BOS):
             if sampling.greedy:
                 symbol = int(logits.argmax())
             else:
-                symbol = int((warp(logits, sampling) + noise(np.array([i]), 256)).argmax())
+                symbol = int((warp(logits, sampling) + noise(np.array([i]), 1, 256)[:, 0]).argmax())
             row_nats.append(-float(logits[0].double().log_softmax(-1)[symbol]))
             committed.append(symbol)
         symbols.append(np.array(committed[start:], np.uint8))

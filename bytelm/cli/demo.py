@@ -19,8 +19,7 @@ from bytelm.corpus import DEFAULT_PROMPTS, build_corpus, split_default_texts
 from bytelm.encoding import get_encoding
 from bytelm.evaluation import CharacterNgram
 from bytelm.evaluation.plots import plot_head_bits, plot_loss, plot_text
-from bytelm.hub import LanguageModel, save_checkpoint
-from bytelm.hub.language_model import Output
+from bytelm.hub import LanguageModel, Output, save_checkpoint
 from bytelm.model import build_model
 from bytelm.model.config import ChainedHeadsConfig, MergerConfig, NgramConfig
 from bytelm.model.presets import get_preset

@@ -1,5 +1,6 @@
 """``bytelm generate``."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,14 @@ import typer
 from bytelm.cli.arguments import Device, Json, Model, check_text, load_model
 from bytelm.cli.console import write_error, write_line, write_result
 from bytelm.cli.prompts import Prompt, read_prompts
+from bytelm.cli.trace import write_trace
 from bytelm.errors import DecodingError, EncodingError
 
 if TYPE_CHECKING:
-    from bytelm.hub import LanguageModel
-    from bytelm.hub.language_model import Output
+    from bytelm.hub import LanguageModel, Output
 
-_DRAFTS: tuple[Literal["auto", "none", "heads"], ...] = ("auto", "none", "heads")
-
+_DRAFTS = ("auto", "none", "heads", "lookup")
+_SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 _Prompts = Annotated[
     list[str] | None,
@@ -29,86 +30,129 @@ _PromptsFile = Annotated[
         "--prompts-file", metavar="FILE", help="A prompt on each line, or a .jsonl file; - for standard input."
     ),
 ]
-_MaxNewTokens = Annotated[
-    int, typer.Option("--max-new-tokens", metavar="N", help="The most symbols (bytes of the encoding) per prompt.")
-]
 _Law = Annotated[
     str | None, typer.Option("--law", metavar="NAME", help="product, chain or next. Default: the model's.")
 ]
-_Draft = Annotated[str, typer.Option("--draft", metavar="NAME", help="auto, none or heads: speed, not text.")]
-_Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampling noise.")]
-_DoSample = Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")]
-_Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="With --do-sample.")]
-_TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="With --do-sample.")]
-_TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="With --do-sample.")]
+_Draft = Annotated[
+    str,
+    typer.Option(
+        "--draft", metavar="NAME", help="auto, none, heads, lookup, or the folder of a small model: speed, not text."
+    ),
+]
 _Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
 ]
 _AllowControls = Annotated[
     bool, typer.Option("--allow-controls", help="Control strings such as <|eos|> in prompts become controls.")
 ]
-_Stream = Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")]
+
+
+def _whole(name: str, help: str) -> Any:
+    return typer.Option(name, metavar="N", help=help)
+
+
+def _number(name: str, help: str) -> Any:
+    return typer.Option(name, metavar="X", help=help)
 
 
 def generate(
     model: Model,
     prompts: _Prompts = None,
     prompts_file: _PromptsFile = None,
-    max_new_tokens: _MaxNewTokens = 160,
+    max_new_tokens: Annotated[int, _whole("--max-new-tokens", "The most symbols (bytes of the encoding) each.")] = 160,
+    min_new_tokens: Annotated[int, _whole("--min-new-tokens", "Symbols before which a text cannot end.")] = 0,
+    max_new_chars: Annotated[int | None, _whole("--max-new-chars", "The most characters each.")] = None,
+    max_time: Annotated[float | None, _number("--max-time", "Seconds after which texts end as they are.")] = None,
     law: _Law = None,
     draft: _Draft = "auto",
-    seed: _Seed = 0,
-    do_sample: _DoSample = False,
-    temperature: _Temperature = None,
-    top_k: _TopK = None,
-    top_p: _TopP = None,
+    num_draft_tokens: Annotated[int | None, _whole("--num-draft-tokens", "The most symbols to draft.")] = None,
+    verify: Annotated[
+        str, typer.Option("--verify", metavar="NAME", help="exact; for study rejection, or typical, which is lossy.")
+    ] = "exact",
+    seed: Annotated[int, _whole("--seed", "Of the sampling noise.")] = 0,
+    num_return_sequences: Annotated[int, _whole("--num-return-sequences", "Continuations of each prompt.")] = 1,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")] = False,
+    temperature: Annotated[float | None, _number("--temperature", "With --do-sample.")] = None,
+    top_k: Annotated[int | None, _whole("--top-k", "With --do-sample.")] = None,
+    top_p: Annotated[float | None, _number("--top-p", "With --do-sample.")] = None,
+    min_p: Annotated[float | None, _number("--min-p", "With --do-sample.")] = None,
+    typical_p: Annotated[float | None, _number("--typical-p", "With --do-sample.")] = None,
+    repetition_penalty: Annotated[float, _number("--repetition-penalty", "Above 1: what stood before, less.")] = 1.0,
+    no_repeat_ngram_size: Annotated[int, _whole("--no-repeat-ngram-size", "No run of N symbols twice.")] = 0,
+    valid_text: Annotated[bool, typer.Option("--valid-text", help="Mask all that is no text of the encoding.")] = False,
+    pattern: Annotated[
+        str | None, typer.Option("--pattern", metavar="REGEX", help="What each whole continuation must match.")
+    ] = None,
     stop: _Stop = None,
     allow_controls: _AllowControls = False,
-    stream: _Stream = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Colour the text by where each symbol came from.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Continue prompts. The continuations go to standard output, figures to standard error.
 
-    JSON fields: command, model, encoding, prompts, texts, finish, nats, law, draft, seed, symbols, characters,
-    forwards, drafted, accepted, chars_per_forward, chars_per_second, seconds.
+    JSON fields: command, model, encoding, prompts, texts, finish, nats, law, draft, verify, exact, seed, symbols,
+    characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
+    chars_per_second, seconds, seconds_by_part.
     """
-    if not do_sample and (temperature, top_k, top_p) != (None, None, None):
-        write_error("warning: --temperature, --top-k and --top-p have no effect without --do-sample")
-    chosen_draft = next((known for known in _DRAFTS if known == draft), None)
-    if chosen_draft is None:
-        raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}")
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "max_new_chars": max_new_chars,
+        "max_time": max_time,
+        "law": law,
+        "num_draft_tokens": num_draft_tokens,
+        "verify": verify,
+        "seed": seed,
+        "num_return_sequences": num_return_sequences,
+        "do_sample": do_sample,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "valid_text": valid_text,
+        "pattern": pattern,
+        "stop": stop or (),
+        "compile": compile,
+    }
+    _warn_of_sampling(options)
+    for text in (*(stop or ()), *([pattern] if pattern is not None else ())):
+        check_text(text, "--pattern" if text is pattern else "--stop")
+    if draft not in _DRAFTS and not Path(draft).is_dir():
+        raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}, or the folder of a model")
     given = read_prompts(prompts or [], prompts_file)
-    for text in stop or []:
-        check_text(text, "--stop")
-    if stream and len(given) > 1:
-        raise DecodingError(f"--stream: found {len(given)} prompts, expected one")
+    if stream and len(given) * num_return_sequences > 1:
+        raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
     lm = load_model(model, device)
     controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
     _check_texts(lm, given, stop or [], controls)
+    options["draft"] = draft if draft in _DRAFTS else load_model(Path(draft), device)
     try:
         output = lm.generate(
             [prompt.text for prompt in given],
-            max_new_tokens=max_new_tokens,
-            law=law,
-            draft=chosen_draft,
-            seed=seed,
-            do_sample=do_sample,
-            temperature=1.0 if temperature is None else temperature,
-            top_k=top_k,
-            top_p=top_p,
-            stop=stop or [],
             streamer=_write_piece if stream else None,
             allowed_controls=controls,
+            **{name: value for name, value in options.items() if value is not None},
         )
     except DecodingError as error:
         raise _with_place(error, given) from None
     if stream:
         write_line("")
     elif not json:
-        _write_texts(given, output)
+        _write_texts(given, output, num_return_sequences, trace)
     write_error(_describe(output))
     write_result(_summary(model, lm, given, seed, output), "", json)
+
+
+def _warn_of_sampling(options: dict[str, Any]) -> None:
+    useless = [f"--{name.replace('_', '-')}" for name in _SAMPLED if options[name] is not None]
+    if useless and not options["do_sample"]:
+        write_error(f"warning: {', '.join(useless)} without --do-sample: no effect")
 
 
 def _check_texts(
@@ -137,19 +181,23 @@ def _write_piece(row: int, text: str) -> None:
     write_line(text, end="")
 
 
-def _write_texts(prompts: Sequence[Prompt], output: "Output") -> None:
-    if len(prompts) == 1:
-        write_line(output.texts[0])
-        return
-    for prompt, text in zip(prompts, output.texts, strict=True):
-        write_line(f"--- {prompt.place}: {prompt.text}\n{text}")
+def _write_texts(prompts: Sequence[Prompt], output: "Output", per_prompt: int, trace: bool) -> None:
+    for row in range(len(output.texts)):
+        prompt = prompts[row // per_prompt]
+        if len(output.texts) > 1:
+            write_line(f"--- {prompt.place}: {prompt.text}")
+        if trace:
+            write_trace(output, row)
+        else:
+            write_line(output.texts[row])
 
 
 def _describe(output: "Output") -> str:
     stats = output.stats
     drafts = f", {stats.accepted} of {stats.drafted} drafted symbols accepted" if stats.drafted else ""
+    lossy = "" if stats.exact else " (lossy)"
     return (
-        f"law {output.law}, draft {output.draft}: {output.num_chars} characters "
+        f"law {output.law}, draft {output.draft}, {stats.verify}{lossy}: {output.num_chars} characters "
         f"in {stats.forwards} forwards and {stats.seconds:.2f} s: {output.chars_per_forward:.2f} chars/forward, "
         f"{output.chars_per_second:.1f} chars/s{drafts}"
     )
@@ -158,6 +206,7 @@ def _describe(output: "Output") -> str:
 def _summary(
     model: Path, lm: "LanguageModel", prompts: Sequence[Prompt], seed: int, output: "Output"
 ) -> dict[str, Any]:
+    stats = output.stats
     return {
         "command": "generate",
         "model": str(model),
@@ -168,13 +217,19 @@ def _summary(
         "nats": [float(nats.sum()) for nats in output.nats],
         "law": output.law,
         "draft": output.draft,
+        "verify": stats.verify,
+        "exact": stats.exact,
         "seed": seed,
-        "symbols": output.stats.symbols,
+        "symbols": stats.symbols,
         "characters": output.num_chars,
-        "forwards": output.stats.forwards,
-        "drafted": output.stats.drafted,
-        "accepted": output.stats.accepted,
+        "utf8_bytes": output.num_utf8_bytes,
+        "forwards": stats.forwards,
+        "drafted": stats.drafted,
+        "accepted": stats.accepted,
+        "acceptance_at": list(stats.acceptance_at),
+        "by_drafter": {name: list(counts) for name, counts in stats.by_drafter.items()},
         "chars_per_forward": output.chars_per_forward,
         "chars_per_second": output.chars_per_second,
-        "seconds": output.stats.seconds,
+        "seconds": stats.seconds,
+        "seconds_by_part": dataclasses.asdict(stats.parts),
     }

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bytelm.compilation import compiled
 from bytelm.decoding.noise import GumbelNoise, uniform
 from bytelm.decoding.processors import Processor, State, map_state
 from bytelm.decoding.protocols import Block, Draft, RowIndices
@@ -49,6 +50,7 @@ class Emitter:
     seeds: Sequence[tuple[int, int]]
     vocab_size: int
     device: torch.device
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         streams = [_EMISSION] if self.rule.coupled else [_EMISSION, _ACCEPTANCE, _DRAFT, _RESIDUAL]
@@ -71,27 +73,12 @@ class Emitter:
         Returns:
             Symbols (B, R * unit) and -log p of each in float64 under the law itself, before temperature and truncation.
         """
-        num_states = block.num_states
-        drafted = _by_state(draft.symbols, num_states, unit)
-        standing = drafted.new_ones(drafted.shape[:2], dtype=torch.bool)
-        standing[:, -1] = False
-        symbols = drafted[:, :, :0]
-        nats = []
-        states = self._fork(state, drafted)
-        noise = self._window(positions, num_states * unit, unit)
-        for place in range(unit):
-            logits = block.logits(symbols)
-            proposal = Proposal(drafted[..., place], _log_q(draft, num_states, unit, place), standing)
-            symbol = self._judge(logits, states, noise, place, proposal)
-            standing = standing & (symbol == proposal.symbols)
-            symbols = torch.cat((symbols, symbol[..., None]), dim=-1)
-            nats.append(-logits.double().log_softmax(-1).gather(-1, symbol[..., None]))
-            if self.processor is not None:
-                states = self.processor.advance(states, symbol)
-        units = 1 + standing[:, :-1].long().cumprod(1).sum(1)
-        rows = torch.arange(len(units), device=units.device)
-        after = map_state(lambda leaf: leaf[rows, units - 1], states)
-        return Emission(symbols.flatten(1), units * unit, torch.cat(nats, dim=-1).flatten(1), after)
+        noise = {
+            stream: source(positions, block.num_states * unit, self.vocab_size, self.device)
+            for stream, source in self._noise.items()
+        }
+        emit = compiled(_emit) if self.compiled else _emit
+        return emit(block, unit, draft, state, noise, self.rule, self.sampling, self.processor)
 
     def choice(self, state: State, positions: NDArray[np.int64], most: int) -> "DraftChoice":
         """How drafters choose the symbols after the committed ones, ``most`` of them at most."""
@@ -101,41 +88,72 @@ class Emitter:
             window = noise(positions, most, self.vocab_size, self.device)
         return DraftChoice(self, state, window)
 
-    def process(self, state: State, logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
-        """Logits after processors, and after temperature and truncation where a symbol is drawn."""
-        if self.processor is not None:
-            logits = self.processor.apply(state, logits)
-        return logits if self.sampling.greedy else warp(logits, self.sampling)
 
-    def _judge(
-        self, logits: Tensor, states: State, noise: dict[int, Tensor], place: int, proposal: Proposal
-    ) -> Int[Tensor, "B R"]:
-        law = self.process(states, logits)
-        if self.sampling.greedy:
-            return law.argmax(-1)
-        here = {stream: window[:, :, place, : law.shape[-1]] for stream, window in noise.items()}
-        if self.rule.coupled:
-            return self.rule.judge(law, Noise(here[_EMISSION]), proposal)
-        return self.rule.judge(
-            law, Noise(here[_EMISSION], uniform(here[_ACCEPTANCE][..., 0]), here[_RESIDUAL]), proposal
-        )
+def process(
+    processor: Processor | None, sampling: Sampling, state: State, logits: Float[Tensor, "*B V"]
+) -> Float[Tensor, "*B V"]:
+    """Logits after processors, and after temperature and truncation where a symbol is drawn."""
+    if processor is not None:
+        logits = processor.apply(state, logits)
+    return logits if sampling.greedy else warp(logits, sampling)
 
-    def _window(self, positions: NDArray[np.int64], count: int, unit: int) -> dict[int, Tensor]:
-        return {
-            stream: noise(positions, count, self.vocab_size, self.device).unflatten(1, (-1, unit))
-            for stream, noise in self._noise.items()
-        }
 
-    def _fork(self, state: State, drafted: Int[Tensor, "B R _"]) -> State:
-        """The processors' state after each number of drafted units: leading dimensions (B, R)."""
-        if self.processor is None:
-            return ()
-        forked = [state]
-        for r in range(drafted.shape[1] - 1):
-            for place in range(drafted.shape[2]):
-                state = self.processor.advance(state, drafted[:, r, place])
-            forked.append(state)
-        return map_state(lambda *leaves: torch.stack(leaves, dim=1), *forked)
+def _emit(
+    block: Block,
+    unit: int,
+    draft: Draft,
+    state: State,
+    noise: dict[int, Tensor],
+    rule: Rule,
+    sampling: Sampling,
+    processor: Processor | None,
+) -> Emission:
+    """:meth:`Emitter.emit` on tensors alone; never asks the device for a value."""
+    num_states = block.num_states
+    drafted = _by_state(draft.symbols, num_states, unit)
+    standing = torch.ones_like(drafted[:, :, 0], dtype=torch.bool)
+    standing[:, -1] = False
+    symbols = drafted[:, :, :0]
+    laws = []
+    states = _fork(processor, state, drafted)
+    for place in range(unit):
+        logits = block.logits(symbols)
+        laws.append(logits)
+        law = process(processor, sampling, states, logits)
+        if sampling.greedy:
+            symbol = law.argmax(-1)
+        else:
+            here = {stream: window[:, place::unit] for stream, window in noise.items()}
+            proposal = Proposal(drafted[..., place], _log_q(draft, num_states, unit, place), standing)
+            symbol = rule.judge(law, _noise(here), proposal)
+        standing = standing & (symbol == drafted[..., place])
+        symbols = torch.cat((symbols, symbol[..., None]), dim=-1)
+        if processor is not None:
+            states = processor.advance(states, symbol)
+    log_p = torch.stack(laws, dim=2).double().log_softmax(-1)
+    nats = -log_p.gather(-1, symbols[..., None]).squeeze(-1)
+    units = 1 + standing[:, :-1].long().cumprod(1).sum(1)
+    rows = torch.arange(len(units), device=units.device)
+    after = map_state(lambda leaf: leaf[rows, units - 1], states)
+    return Emission(symbols.flatten(1), units * unit, nats.flatten(1), after)
+
+
+def _noise(here: dict[int, Tensor]) -> Noise:
+    if len(here) == 1:
+        return Noise(here[_EMISSION])
+    return Noise(here[_EMISSION], uniform(here[_ACCEPTANCE][..., 0]), here[_RESIDUAL])
+
+
+def _fork(processor: Processor | None, state: State, drafted: Int[Tensor, "B R _"]) -> State:
+    """The processors' state after each number of drafted units: leading dimensions (B, R)."""
+    if processor is None:
+        return ()
+    forked = [state]
+    for r in range(drafted.shape[1] - 1):
+        for place in range(drafted.shape[2]):
+            state = processor.advance(state, drafted[:, r, place])
+        forked.append(state)
+    return _stack(forked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,11 +183,18 @@ class DraftChoice:
         if emitter.processor is not None:
             for n in range(ahead):
                 state = emitter.processor.advance(state, drafted[:, n])
-        law = emitter.process(state, logits)
+        law = process(emitter.processor, emitter.sampling, state, logits)
         if self.noise is None:
             return law.argmax(-1, keepdim=True), None
         symbol = (law + self.noise[:, ahead]).argmax(-1, keepdim=True)
         return symbol, None if emitter.rule.coupled else law
+
+
+def _stack(states: Sequence[State]) -> State:
+    """States side by side: leading dimensions (B, R)."""
+    if isinstance(states[0], Tensor):
+        return torch.stack(list(states), dim=1)
+    return tuple(_stack(parts) for parts in zip(*states, strict=True))
 
 
 def _by_state(drafted: Symbols, num_states: int, unit: int) -> Int[Tensor, "B R _"]:

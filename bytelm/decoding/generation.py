@@ -161,8 +161,7 @@ class Ledger:
             begin, start = int(self._prompt_lengths[row]), int(self.lengths[row])
             for count in range(1, int(kept[place]) + 1):
                 generated = self._history[row, begin : begin + start + count]
-                # Every stop is asked, so that one that counts sees each symbol once.
-                if any([stop(row, generated) for stop in self._stops]):
+                if any(stop(row, generated) for stop in self._stops):
                     self.live[row], self._finish[row], kept[place] = False, "stop", count
                     break
 

@@ -127,6 +127,7 @@ class Run:
             row_seeds(seed, len(prompts), num_sequences),
             target.vocab_size,
             target.device,
+            target.fixed_shapes,
         )
         repeated = [prompt for prompt in prompts for _ in range(num_sequences)]
         self._ledger = Ledger(repeated, max_new, stops, target.vocab_size)
@@ -144,6 +145,11 @@ class Run:
             with torch.inference_mode():
                 emission, block = self._shrink(emission, block)
                 emission, block, draft = self._step(emission, block)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the output: prompts times sequences."""
+        return len(self._ledger.live)
 
     def result(self) -> Generation:
         """What the run gave, once it has ended."""

@@ -118,6 +118,7 @@ class Draft:
         )
 
 
+@runtime_checkable
 class Choose(Protocol):
     """The drafting side of the rule, for one round: see :class:`bytelm.decoding.rules.DraftChoice`."""
 
@@ -159,8 +160,11 @@ class Drafter(Protocol):
     """Proposes symbols for the next forward to verify. Changes the speed, never the output."""
 
     name: str
-    max_draft: int
-    """The most symbols that :meth:`propose` returns for a row."""
+
+    @property
+    def max_draft(self) -> int:
+        """The most symbols that :meth:`propose` returns for a row."""
+        ...
 
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
         """Begin a run on these rows."""

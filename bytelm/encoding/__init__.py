@@ -8,6 +8,7 @@ from bytelm.encoding.dense import DenseEncoding
 from bytelm.encoding.fit import ASCII_ONE_BYTE, fit_dense, fit_ranked, write_table
 from bytelm.encoding.kernels import kernel_name
 from bytelm.encoding.order import ORDERS
+from bytelm.encoding.pattern import control_start, pattern_automaton, valid_text_automaton
 from bytelm.encoding.proof import Proof, prove
 from bytelm.encoding.ranked2 import Ranked2Encoding
 from bytelm.encoding.registry import encoding_from_dict, get_encoding, list_encodings, read_table, register
@@ -47,6 +48,7 @@ __all__ = [
     "code_points_of",
     "code_statistics",
     "control_names",
+    "control_start",
     "count_characters",
     "count_pairs",
     "encoding_from_dict",
@@ -55,9 +57,11 @@ __all__ = [
     "get_encoding",
     "kernel_name",
     "list_encodings",
+    "pattern_automaton",
     "prove",
     "read_table",
     "register",
     "scalars_to_text",
+    "valid_text_automaton",
     "write_table",
 ]

@@ -1,4 +1,4 @@
-"""The code words of an encoding as a trie, and the smallest automaton that accepts them."""
+"""The code words of an encoding as a trie, automata over bytes, and the smallest that accepts the words."""
 
 from typing import Final
 
@@ -42,20 +42,18 @@ def _below(depth: int) -> np.uint64:
 
 
 class Automaton:
-    """The smallest deterministic automaton whose accepted byte strings are sequences of code words.
-
-    State 0 is both the start and the only accepting state: a word has just ended. States are numbered from there on.
+    """A deterministic automaton over bytes. State 0 is the start.
 
     Attributes:
-        transitions: int32[S, 256], the state after a byte; ``ILLEGAL`` where no word goes on with it.
+        transitions: int32[S, 256], the state after a byte; ``ILLEGAL`` where none may be this byte.
+        accepting: bool[S], whether a byte string may end in a state.
         allowed: bool[S, 256], the legal next bytes of each state.
     """
 
-    def __init__(self, trie: NDArray[np.int32]) -> None:
-        self.transitions = _minimise(trie)
-        self.transitions.flags.writeable = False
-        self.allowed = self.transitions != ILLEGAL
-        self.allowed.flags.writeable = False
+    def __init__(self, transitions: NDArray[np.int32], accepting: NDArray[np.bool_]) -> None:
+        self.transitions, self.accepting, self.allowed = transitions, accepting, transitions != ILLEGAL
+        for array in (self.transitions, self.accepting, self.allowed):
+            array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.transitions)
@@ -80,10 +78,18 @@ class Automaton:
     def mask(self, states: ArrayLike) -> NDArray[np.bool_]:
         """The bytes that may follow in each state [B]: bool[B, 256]. Logits outside are to be set to -inf.
 
-        At least one byte is legal in every state, and any sequence of legal bytes can be completed to whole words by
-        at most three more.
+        At least one byte is legal in every state, and any sequence of legal bytes can be completed to an accepted one.
         """
         return self.allowed[np.asarray(states)]
+
+
+def word_automaton(trie: NDArray[np.int32]) -> Automaton:
+    """The smallest automaton whose accepted byte strings are sequences of the code words of a trie.
+
+    State 0 is also the only accepting state: a word has just ended.
+    """
+    transitions = _minimise(trie)
+    return Automaton(transitions, np.arange(len(transitions)) == 0)
 
 
 def _minimise(trie: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.encoding import kernels
-from bytelm.encoding.automaton import Automaton, build_trie
+from bytelm.encoding.automaton import Automaton, build_trie, word_automaton
 from bytelm.encoding.convert import (
     ESCAPES,
     NUM_CODE_POINTS,
@@ -221,7 +221,7 @@ class Encoding(ABC):
 
     def decode_part(self, array: NDArray[np.uint8], errors: Errors, *, offset: int, final: bool) -> str:
         """:meth:`decode` of a part of the data that begins at ``offset``; unless it is ``final``, it is complete."""
-        text = kernels.decode(array, self._trie, self.unit) if kernels.kernel_name() == "native" else None
+        text = kernels.decode(array, self.trie, self.unit) if kernels.kernel_name() == "native" else None
         if text is not None:
             return text
         parts, start = [], 0
@@ -300,7 +300,8 @@ class Encoding(ABC):
     # The set of code words
 
     @functools.cached_property
-    def _trie(self) -> NDArray[np.int32]:
+    def trie(self) -> NDArray[np.int32]:
+        """The code words of the scalar values, see ``bytelm.encoding.automaton.build_trie``; not to be written to."""
         return self._build_trie(all_scalars())
 
     def _build_trie(self, values: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -334,7 +335,7 @@ class Encoding(ABC):
         extra = [self.controls[name] for name in controls]
         words = np.array([int.from_bytes(word.ljust(4, b"\0"), "big") for word in extra], dtype=np.uint64)
         lengths = np.array([len(word) for word in extra], dtype=np.uint8)
-        return Automaton(
+        return word_automaton(
             build_trie(
                 np.concatenate([self.words[values].astype(np.uint64), words]),
                 np.concatenate([self.lengths[values], lengths]),

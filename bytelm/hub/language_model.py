@@ -1,109 +1,30 @@
 """A trained model with its encoding: text in, text and figures out."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bytelm.decoding import DecodeStats, HeadsDrafter, NoDrafter, Sampling, SequenceStop, Trace, decode
-from bytelm.decoding.generation import Finish
+from bytelm.decoding import Run
+from bytelm.decoding.drafters.auto import Memory
 from bytelm.encoding import Encoding
 from bytelm.errors import DecodingError, EncodingError
 from bytelm.hub.checkpoint import load_checkpoint
+from bytelm.hub.drafting import make_drafter
+from bytelm.hub.options import AllowedControls, GenerationOptions
+from bytelm.hub.output import Output, Score, Scores
+from bytelm.hub.processing import make_processor
+from bytelm.hub.stopping import end_sequences, make_stops
 from bytelm.hub.text_stream import TextStreamer
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, ModelConfig
 from bytelm.model.laws import check_law, score_bytes
-from bytelm.model.targets import make_target
+from bytelm.model.targets import NextTarget, PatchTarget, make_target
 from bytelm.tokenizer import Tokenizer
-
-Draft = Literal["auto", "none", "heads"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """What :meth:`LanguageModel.generate` gave, one entry per prompt in every list.
-
-    Attributes:
-        texts: continuations, without the prompt and without controls; a stop string stays. A character that the length
-            limit cut is U+FFFD.
-        ids: the symbols behind them, controls included.
-        finish: ``"length"`` or ``"stop"``.
-        nats: ``-log p`` of each symbol under the law, before temperature and truncation.
-        trace: forward and index in its block of each symbol.
-        stats: cost of the run.
-        law: the law that was decoded.
-        draft: the drafter that was used.
-    """
-
-    texts: list[str]
-    ids: list[NDArray[np.uint8]]
-    finish: list[Finish]
-    nats: list[NDArray[np.float64]]
-    trace: list[Trace]
-    stats: DecodeStats
-    law: Law
-    draft: Draft
-
-    @property
-    def num_chars(self) -> int:
-        """Characters of all rows; U+FFFD, which stands for bytes that are no character, does not count."""
-        return sum(len(text) - text.count("\ufffd") for text in self.texts)
-
-    @property
-    def chars_per_forward(self) -> float:
-        """Characters per forward of a live row, prefill included."""
-        return self.num_chars / sum(self.stats.row_forwards)
-
-    @property
-    def chars_per_second(self) -> float:
-        """Characters of all rows per second of wall time, prefill included."""
-        return self.num_chars / self.stats.seconds
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Likelihood of one text, or of several together.
-
-    Attributes:
-        nats: ``-log p``, natural, summed in float64 over all symbols.
-        num_chars: characters (Unicode scalar values) of the text.
-        num_utf8_bytes: bytes of the text in UTF-8, whatever the model's encoding.
-    """
-
-    nats: float
-    num_chars: int
-    num_utf8_bytes: int
-
-    @property
-    def bits_per_char(self) -> float:
-        """Bits per character; NaN for an empty text."""
-        return self.nats / math.log(2) / self.num_chars if self.num_chars else math.nan
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte of the text; NaN for an empty text."""
-        return self.nats / math.log(2) / self.num_utf8_bytes if self.num_utf8_bytes else math.nan
-
-
-class Scores(list[Score]):
-    """One :class:`Score` per text, and their total. ``law`` names the law."""
-
-    def __init__(self, scores: Iterable[Score], law: Law) -> None:
-        super().__init__(scores)
-        self.law = law
-
-    @property
-    def total(self) -> Score:
-        """All texts together."""
-        return Score(
-            math.fsum(s.nats for s in self), sum(s.num_chars for s in self), sum(s.num_utf8_bytes for s in self)
-        )
 
 
 class LanguageModel:
@@ -117,6 +38,7 @@ class LanguageModel:
     def __init__(self, model: ByteLM, encoding: Encoding) -> None:
         self.model, self.encoding = model, encoding
         self.tokenizer = Tokenizer(encoding)
+        self._speeds: dict[tuple[Law, bool], Memory] = {}
 
     @property
     def config(self) -> ModelConfig:
@@ -133,66 +55,109 @@ class LanguageModel:
         """The law used where none is named."""
         return self.laws[0]
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_new_tokens: int = 160,
-        law: str | None = None,
-        draft: Draft = "auto",
-        seed: int | Sequence[int] = 0,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: Sequence[str] = (),
-        streamer: Callable[[int, str], None] | None = None,
-        allowed_controls: Collection[str] | Literal["all"] = (),
-    ) -> Output:
-        """Continue each prompt until EOS, a stop string, or ``max_new_tokens`` symbols.
+    def make_target(self, law: Law, *, compiled: bool = False) -> PatchTarget | NextTarget:
+        """The model under one law, as :func:`bytelm.decoding.decode` takes it."""
+        return make_target(self.model, law, self.tokenizer.bos_patch(self.config.patch), compiled=compiled)
 
-        The output depends on model, law, prompt, sampling options and seed alone, not on ``draft``.
+    def generate(
+        self, prompts: Sequence[str], *, streamer: Callable[[int, str], None] | None = None, **options: Any
+    ) -> Output:
+        """Continue each prompt until EOS, a stop, or a limit.
+
+        The output depends on model, law, prompt, sampling options and seed alone, not on ``draft``, the batch or
+        ``compile``, as far as the logits are the same; in bf16, near ties may fall differently.
 
         Args:
             prompts: texts of any lengths; a BOS patch is put before each.
-            max_new_tokens: the most symbols (bytes of the model's encoding) per row, exactly.
-            law: ``product``, ``chain`` or ``next``; the model's default for None.
-            draft: ``heads`` drafts with the heads under ``next``; ``none`` runs one forward per symbol there; ``auto``
-                is ``heads`` where the law verifies drafts.
-            seed: an integer, from which each row takes its own noise by its index, or one integer per row.
-            do_sample, temperature, top_k, top_p: as in transformers; greedy by default.
-            stop: strings or control strings; a row ends with the last symbol of the first one that appears in its
-                continuation.
             streamer: called as ``streamer(row, text)`` with whole characters as they become certain; the pieces of a
                 row add up to its text.
-            allowed_controls: control strings that may stand in prompts.
+            options: ``max_new_tokens``, ``law``, ``draft``, ``seed``, ``do_sample``, ``temperature``, ``stop`` …: the
+                fields of :class:`~bytelm.hub.GenerationOptions`.
         Raises:
             LawError: the model does not define ``law``.
-            DecodingError: a prompt does not fit the context; a draft that the law cannot verify; a bad limit.
+            DecodingError: a prompt does not fit the context; a draft that model and law do not have; a bad limit.
             EncodingError: a prompt with a lone surrogate or a control string.
             ConfigError: a bad sampling option.
         """
-        chosen = check_law(self.config, law)
-        sampling = Sampling(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
-        self.model.eval()
-        target = make_target(self.model, chosen, self.tokenizer.bos_patch(self.config.patch))
-        used = self._choose_draft(draft, chosen, target.max_guess)
-        rows = self._encode(prompts, "prompt", allowed_controls)
-        text_streamer = None if streamer is None else TextStreamer(self.tokenizer, len(rows), streamer)
-        run = decode(
-            target,
-            rows,
-            max_new=max_new_tokens,
-            sampling=sampling,
-            stops=self._stops(stop),
-            drafter=HeadsDrafter(target.max_guess) if used == "heads" else NoDrafter(),
-            seed=seed,
-            streamer=text_streamer,
+        chosen = GenerationOptions.of(options)
+        law, run = self._run(prompts, chosen)
+        texts = None if streamer is None else TextStreamer(self.tokenizer, run.num_rows, streamer)
+        for news in run:
+            if texts is not None:
+                for row, symbols in news:
+                    texts(row, symbols)
+        if texts is not None:
+            texts.finish()
+        found = run.result()
+        return Output(
+            texts=[self.tokenizer.decode(ids, errors="replace", skip_controls=True) for ids in found.symbols],
+            ids=found.symbols,
+            finish=found.finish,
+            nats=found.nats,
+            trace=found.trace,
+            stats=found.stats,
+            law=law,
+            draft=run.drafter.name,
+            encoding=self.encoding,
         )
-        if text_streamer is not None:
-            text_streamer.finish()
-        texts = [self.tokenizer.decode(ids, errors="replace", skip_controls=True) for ids in run.symbols]
-        return Output(texts, run.symbols, run.finish, run.nats, run.trace, run.stats, chosen, used)
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+        """The continuation of one prompt, in whole characters as they become certain; the pieces add up to its text.
+
+        Args:
+            prompt: a text.
+            options: as in :meth:`generate`, for one sequence.
+        Raises:
+            DecodingError: as :meth:`generate`, or ``num_return_sequences`` is not 1.
+        """
+        chosen = GenerationOptions.of(options)
+        if chosen.num_return_sequences != 1:
+            raise DecodingError(f"num_return_sequences: found {chosen.num_return_sequences}, expected 1 in a stream")
+        return self._stream(self._run([prompt], chosen)[1])
+
+    def _stream(self, run: Run) -> Iterator[str]:
+        pieces: list[str] = []
+        texts = TextStreamer(self.tokenizer, 1, lambda _, text: pieces.append(text))
+        for news in run:
+            for row, symbols in news:
+                texts(row, symbols)
+            yield from pieces
+            pieces.clear()
+        texts.finish()
+        yield from pieces
+
+    def _run(self, prompts: Sequence[str], options: GenerationOptions) -> tuple[Law, Run]:
+        """The run that the options ask for."""
+        law = check_law(self.config, options.law)
+        self.model.eval()
+        target = self.make_target(law, compiled=options.compile)
+        memory = self._speeds.setdefault((law, options.compile), {})
+        ends = None if options.eos_token_id is None else end_sequences(options.eos_token_id)
+        run = Run(
+            target,
+            self._encode(prompts, "prompt", options.allowed_controls),
+            max_new=options.max_new_tokens,
+            sampling=options.sampling,
+            stops=make_stops(self.tokenizer, options.stop, ends, options.max_new_chars),
+            drafter=make_drafter(options.draft, self.encoding, target, options.num_draft_tokens, memory),
+            verify=options.verify,
+            processor=make_processor(
+                self.encoding,
+                max_new=options.max_new_tokens,
+                min_new=options.min_new_tokens,
+                ends=ends,
+                sequence_bias=options.sequence_bias,
+                repetition_penalty=options.repetition_penalty,
+                no_repeat_ngram_size=options.no_repeat_ngram_size,
+                logits_processor=options.logits_processor,
+                valid_text=options.valid_text,
+                pattern=options.pattern,
+            ),
+            num_sequences=options.num_return_sequences,
+            max_seconds=options.max_time,
+            seed=options.seed,
+        )
+        return law, run
 
     def score(self, texts: Sequence[str], *, law: str | None = None, prompts: Sequence[str] | None = None) -> Scores:
         """Likelihood of each text from BOS, every symbol once; the end of a text is not scored.
@@ -221,7 +186,7 @@ class LanguageModel:
         return Scores(scores, chosen)
 
     def _encode(
-        self, texts: Sequence[str], what: str, allowed_controls: Collection[str] | Literal["all"] = ()
+        self, texts: Sequence[str], what: str, allowed_controls: AllowedControls = ()
     ) -> list[NDArray[np.uint8]]:
         """Ids of each text; an error names ``what`` the text is and its row."""
         if isinstance(texts, str):
@@ -233,28 +198,6 @@ class LanguageModel:
             except EncodingError as error:
                 raise EncodingError(f"{what} {r}: {error}") from None
         return rows
-
-    def _choose_draft(self, draft: Draft, law: Law, max_draft: int) -> Draft:
-        match draft:
-            case "auto":
-                return "heads" if max_draft else "none"
-            case "none":
-                return "none"
-            case "heads":
-                if max_draft:
-                    return "heads"
-                raise DecodingError(f"draft 'heads': law {law!r} has nothing to verify, expected 'auto' or 'none'")
-            case _:
-                raise DecodingError(f"draft: found {draft!r}, expected 'auto', 'none' or 'heads'")
-
-    def _stops(self, strings: Sequence[str]) -> list[SequenceStop]:
-        """EOS and the stop strings, which may hold controls, each as whole words of the encoding."""
-
-        def aligned(generated: NDArray[np.uint8], start: int) -> bool:
-            return bool(self.encoding.char_starts(generated)[start])
-
-        words = [self.tokenizer.eos, *self._encode(strings, "stop", allowed_controls="all")]
-        return [SequenceStop(tuple(word.tolist()), aligned) for word in words]
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> LanguageModel:

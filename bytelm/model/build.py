@@ -13,6 +13,7 @@ from bytelm.nn.block import SequentialBlock
 from bytelm.nn.feedforward import SwiGLU
 from bytelm.nn.merger import ConcatMerger
 from bytelm.nn.ngram import NgramTables
+from bytelm.nn.norm import RMSNorm
 
 
 def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device | None = None) -> ByteLM:
@@ -47,7 +48,7 @@ def initialise(model: ByteLM, seed: int) -> None:
 def _norm(config: ModelConfig) -> nn.Module:
     match config.norm.kind:
         case "rms":
-            return nn.RMSNorm(config.width, eps=config.norm.eps)
+            return RMSNorm(config.width, config.norm.eps)
 
 
 def _block(config: ModelConfig, index: int) -> SequentialBlock:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bytelm.compilation import compiled as compile_once
 from bytelm.errors import DecodingError
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
@@ -57,7 +58,7 @@ class _StreamTarget:
         self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
         self.fixed_shapes = compiled
         self.cache: KVCache
-        self._forward = _compiled_forward(model) if compiled else _forward
+        self._forward: _Forward = compile_once(_forward) if compiled else _forward
 
     def _with_bos(self, prompts: Sequence[NDArray[Any]], num_new: int) -> list[NDArray[Any]]:
         """Prompts with their BOS patch, after a check that they fit."""
@@ -263,10 +264,6 @@ def _forward(
     num_slots: int,
 ) -> Hidden:
     return model(windows_BTP, CacheView(cache, rows, positions, num_slots))
-
-
-def _compiled_forward(model: ByteLM) -> _Forward:
-    return torch.compile(_forward)
 
 
 def _padded(

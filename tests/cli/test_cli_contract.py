@@ -34,6 +34,9 @@ COMMANDS = {
     "bytelm generate": {
         *{"MODEL", "PROMPTS", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
+        *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
+        *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
+        *{"--valid-text", "--pattern", "--trace"},
     },
     "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
     "bytelm bench": {"MODEL", "--prompts-file", "--max-new-tokens", "--repeats", "--seed", "--device", "--json"},

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_result_is_that_of_the_library(run, chained_model, check_fields):
         ["朝の", "雨"], max_new_tokens=12, do_sample=True, temperature=0.8, top_k=50, top_p=0.9, seed=3
     )
     assert result["texts"] == expected.texts
-    assert (result["law"], result["draft"], result["seed"]) == ("chain", "none", 3)
+    assert (result["law"], result["draft"], result["seed"]) == ("chain", "auto", 3)
     assert result["symbols"] == expected.stats.symbols
     assert result["nats"] == pytest.approx([float(n.sum()) for n in expected.nats])
     assert result["characters"] == sum(map(len, expected.texts))
@@ -83,7 +84,7 @@ def test_controls_in_prompts(run, chained_model):
 def test_sampling_options_without_sampling(run, chained_model):
     outcome = run("generate", chained_model, "月", *SHORT, "--temperature", 0.5)
     assert outcome.status == 0
-    assert "warning: --temperature" in outcome.err
+    assert "warning: --temperature without --do-sample" in outcome.err
 
 
 def test_prompts_that_are_refused(run, chained_model, tmp_path):
@@ -98,9 +99,67 @@ def test_prompts_that_are_refused(run, chained_model, tmp_path):
     run(*generate, stdin=b"\n\n").refused("standard input", "no prompt")
     run(*generate, "月", "--prompts-file", bad).refused("PROMPT and --prompts-file")
     run(*generate, "--prompts-file", tmp_path / "nowhere.txt").refused("nowhere.txt: No such file")
-    run(*generate, "月", "火", "--stream").refused("--stream: found 2 prompts")
+    run(*generate, "月", "火", "--stream").refused("--stream: found 2 texts")
     run(*generate, "月", "--stop", "\udcff").refused("--stop: text index 0")
     run(*generate, "月", "--stop", "").refused("stop", "empty")
+
+
+def test_options_reach_the_library(run, chained_model):
+    lm = bytelm.load(chained_model)
+    options = {
+        "min_p": 0.05,
+        "typical_p": 0.9,
+        "repetition_penalty": 1.2,
+        "no_repeat_ngram_size": 3,
+        "max_new_chars": 4,
+    }
+    given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    flags = ("--do-sample", "--valid-text", "--num-return-sequences", 2, "--min-new-tokens", 3, "--draft", "lookup")
+    result = run("generate", chained_model, "朝の", *SHORT, *given, *flags, "--json").json
+    expected = lm.generate(
+        ["朝の"],
+        max_new_tokens=12,
+        do_sample=True,
+        valid_text=True,
+        num_return_sequences=2,
+        min_new_tokens=3,
+        **options,
+    )
+    assert result["texts"] == expected.texts
+    assert len(expected.texts) == 2
+    assert max(map(len, expected.texts)) <= 4
+
+
+def test_a_small_model_drafts(run, chained_model):
+    options = ("generate", chained_model, "朝", "--law", "next", *SHORT, "--json")
+    drafted, plain = run(*options, "--draft", chained_model).json, run(*options, "--draft", "none").json
+    assert drafted["texts"] == plain["texts"]
+    assert drafted["by_drafter"]["model"][0] == drafted["by_drafter"]["model"][1] > 0
+    assert drafted["acceptance_at"][0] == 1.0
+
+
+def test_pattern(run, chained_model):
+    text = run("generate", chained_model, "朝", "--pattern", "[0-9]{4}年", *SHORT, "--json").json["texts"][0]
+    assert re.fullmatch("[0-9]{4}年", text)
+    run("generate", chained_model, "朝", "--pattern", "(", *SHORT).refused("(")
+
+
+def test_trace_marks_forwards_and_drafts(run, chained_model):
+    outcome = run("generate", chained_model, "朝", "--law", "next", "--draft", chained_model, "--trace", *SHORT)
+    text = run("generate", chained_model, "朝", "--law", "next", *SHORT).out.strip()
+    assert outcome.out.startswith("|")
+    assert "[model]" in outcome.out
+    plain = outcome.out.strip().replace("|", "").replace("[model]", "")
+    assert plain.replace("<", "") == text.replace("|", "").replace("[model]", "").replace("<", "")
+
+
+def test_lossy_rules_say_so(run, chained_model):
+    options = ("generate", chained_model, "朝", "--law", "next", "--do-sample", *SHORT, "--json", "--verify")
+    lossy = run(*options, "typical")
+    assert (lossy.json["exact"], lossy.json["verify"]) == (False, "typical")
+    assert "(lossy)" in lossy.err
+    assert run(*options, "rejection").json["exact"] is True
+    run(*options, "hope").refused("verify: found 'hope'", "exact, rejection, typical")
 
 
 def test_prompt_longer_than_the_context(run, chained_model, tmp_path):
@@ -115,8 +174,8 @@ def test_prompt_longer_than_the_context(run, chained_model, tmp_path):
     [
         (("--law", "product"), ("law 'product'", "chained heads", "chain, next")),
         (("--law", "nest"), ("law 'nest'",)),
-        (("--draft", "heads"), ("draft 'heads'", "'chain'")),
-        (("--draft", "big"), ("--draft: found 'big'", "auto, none, heads")),
+        (("--draft", "heads"), ("draft 'heads'", "no heads to draft with")),
+        (("--draft", "big"), ("--draft: found 'big'", "auto, none, heads, lookup, or the folder")),
         (("--max-new-tokens", "0"), ("found 0",)),
         (("--do-sample", "--temperature", "-1"), ("temperature: found -1.0",)),
         (("--do-sample", "--top-k", "0"), ("top_k: found 0",)),

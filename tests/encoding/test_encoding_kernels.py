@@ -35,7 +35,7 @@ def test_both_encode_alike(encoding, text):
 @settings(deadline=None, max_examples=200)
 def test_native_decoding_gives_a_normal_str_or_nothing(encoding, text, cut):
     data = encoding.encode(text)
-    trie = encoding._trie
+    trie = encoding.trie
     decoded = kernels.decode(data, trie, encoding.unit)
     assert decoded == text
     assert decoded is not None

@@ -164,7 +164,7 @@ def test_drafting_does_not_show(lm):
         )
         assert plain.texts == drafted.texts == auto.texts
         assert [i.tolist() for i in plain.ids] == [i.tolist() for i in drafted.ids]
-        assert (plain.draft, drafted.draft, auto.draft) == ("none", "heads", "heads")
+        assert (plain.draft, drafted.draft, auto.draft) == ("none", "heads", "auto")
         assert sum(drafted.stats.row_forwards) < sum(plain.stats.row_forwards)
         assert drafted.chars_per_forward > plain.chars_per_forward
         assert drafted.law == "next"
@@ -203,13 +203,11 @@ def test_bad_requests(lm, random_lm):
         lm.generate([])
     with pytest.raises(DecodingError, match=r"^prompts?: found a string 'あ'"):
         lm.generate("あ")
-    with pytest.raises(DecodingError, match=r"^stop: found a string"):
-        lm.generate(["あ"], stop="。")
     with pytest.raises(DecodingError, match=r"^stop: found an empty sequence"):
         lm.generate(["あ"], stop=[""])
     with pytest.raises(DecodingError, match="max_new: found 0"):
         lm.generate(["あ"], max_new_tokens=0)
-    with pytest.raises(DecodingError, match=rf"^draft 'heads': law '{lm.law}' has nothing to verify"):
+    with pytest.raises(DecodingError, match=r"^draft 'heads': this model and law have no heads to draft with"):
         lm.generate(["あ"], draft="heads")
     with pytest.raises(ConfigError, match=r"^top_p: found 0"):
         lm.generate(["あ"], top_p=0.0)

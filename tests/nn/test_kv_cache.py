@@ -27,10 +27,10 @@ operations = st.lists(
 
 def poison(cache, lengths, num_slots):
     """Spoil every slot that is not committed: what a mask must hide with huge numbers, what is never read with NaN."""
-    for tensor in (cache.keys, cache.values):
+    for tensor in (*cache.keys, *cache.values):
         for row, length in enumerate(lengths):
-            tensor[:, row, :, length:] = HUGE
-        tensor[:, :, :, max(num_slots, *lengths) :] = math.nan  # other rows may have committed more
+            tensor[row, :, length:] = HUGE
+        tensor[:, :, max(num_slots, *lengths) :] = math.nan  # other rows may have committed more
 
 
 def attend(attention, x, positions, view):
@@ -83,41 +83,24 @@ def test_a_mask_that_shows_one_slot_too_many_is_caught(monkeypatch):
         compare(attention, cache, steps)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.sets(st.integers(0, ROWS - 1), min_size=1).map(sorted), st.data()), max_size=6
-    ),
-    st.integers(0, CAPACITY),
-)
-def test_reads_return_what_was_written_last(writes, num_slots):
-    cache = KVCache(2, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
-    model = {}
-    for block, rows, data in writes:
-        slots = data.draw(
-            st.lists(
-                st.lists(st.integers(0, CAPACITY - 1), min_size=2, max_size=2, unique=True),
-                min_size=len(rows),
-                max_size=len(rows),
-            )
-        )
-        k, v = torch.randn(2, len(rows), KV_HEADS, 2, HEAD_WIDTH)
-        cache.write(block, torch.tensor(rows), torch.tensor(slots), k, v)
-        for i, row in enumerate(rows):
-            for j, slot in enumerate(slots[i]):
-                model[block, row, slot] = k[i, :, j], v[i, :, j]
-    for block in range(2):
-        for rows in ([0, 1, 2], [2, 0], [1, 1]):
-            keys, values = cache.read(block, torch.tensor(rows), num_slots)
-            assert keys.shape == values.shape == (len(rows), KV_HEADS, num_slots, HEAD_WIDTH)
-            for i, row in enumerate(rows):
-                for slot in range(num_slots):
-                    key, value = model.get((block, row, slot), (torch.zeros(KV_HEADS, HEAD_WIDTH),) * 2)
-                    assert torch.equal(keys[i, :, slot], key)
-                    assert torch.equal(values[i, :, slot], value)
-
-
 def test_reading_all_rows_copies_nothing():
     cache = KVCache(1, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
-    keys, _ = cache.read(0, torch.arange(ROWS), 4)
-    assert keys.data_ptr() == cache.keys.data_ptr()
+    view = CacheView(cache, None, torch.full((ROWS, 1), 3), 4)
+    keys, values = view.extend(0, *torch.randn(2, ROWS, KV_HEADS, 1, HEAD_WIDTH))
+    assert keys.data_ptr() == cache.keys[0].data_ptr()
+    assert values.shape == (ROWS, KV_HEADS, 4, HEAD_WIDTH)
     assert cache.capacity == CAPACITY
+    assert cache.num_bytes == 2 * ROWS * KV_HEADS * CAPACITY * HEAD_WIDTH * 4
+
+
+def test_rows_are_kept_moved_and_copied():
+    cache = KVCache(2, ROWS, KV_HEADS, CAPACITY, HEAD_WIDTH)
+    for parts in (cache.keys, cache.values):
+        for part in parts:
+            part.normal_()
+    before = [part.clone() for part in (*cache.keys, *cache.values)]
+    cache.select(torch.tensor([2, 0, 0]))
+    for part, was in zip((*cache.keys, *cache.values), before, strict=True):
+        assert torch.equal(part, was[[2, 0, 0]])
+    cache.keys[0][1] += 1
+    assert not torch.equal(cache.keys[0][1], cache.keys[0][2])

@@ -44,6 +44,10 @@ class _Arm:
         return self.symbols / self.seconds if self.rounds >= _TRIALS else float("inf")
 
 
+Memory = dict[tuple[str, int, int], _Arm]
+"""What was learnt, by drafter, width of the draft and size of the batch (its power of two)."""
+
+
 class AutoDrafter:
     """Use, in each round, the drafter that has lately given the most symbols per second, or none.
 
@@ -53,13 +57,14 @@ class AutoDrafter:
 
     Args:
         drafters: to choose from; proposing nothing is always a choice.
+        memory: what earlier runs on this machine have learnt; it is added to.
     """
 
     name = "auto"
 
-    def __init__(self, drafters: Sequence[Drafter]) -> None:
-        self.drafters = [NoDrafter(), *drafters]
-        self._arms: dict[tuple[str, int], _Arm] = {}
+    def __init__(self, drafters: Sequence[Drafter], memory: Memory | None = None) -> None:
+        self.drafters: list[Drafter] = [NoDrafter(), *drafters]
+        self._arms: Memory = {} if memory is None else memory
         self._used: _Arm | None = None
         self._round = 0
 
@@ -69,7 +74,7 @@ class AutoDrafter:
         return max(drafter.max_draft for drafter in self.drafters)
 
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
-        """Begin a run with every drafter. What was learnt of speed in earlier runs of this object is kept."""
+        """Begin a run with every drafter."""
         for drafter in self.drafters:
             drafter.start(prompts, max_new, target)
         self._used = None
@@ -77,11 +82,12 @@ class AutoDrafter:
     def propose(self, round_: Round) -> Draft:
         """The draft of the drafter chosen for this round."""
         self._round += 1
-        ranked = sorted(self.drafters, key=self._promise, reverse=True)
+        batch = len(round_.counts).bit_length()
+        ranked = sorted(self.drafters, key=lambda drafter: self._promise(drafter, batch), reverse=True)
         for drafter in ranked:
             draft = drafter.propose(round_)
             if draft.symbols.shape[1] or isinstance(drafter, NoDrafter):
-                self._used = self._arms.setdefault((drafter.name, draft.symbols.shape[1]), _Arm())
+                self._used = self._arms.setdefault((drafter.name, draft.symbols.shape[1], batch), _Arm())
                 return draft
         raise AssertionError("proposing nothing is always a choice")
 
@@ -96,9 +102,9 @@ class AutoDrafter:
             return
         self._used.enter(float(accepted.mean()), seconds)
 
-    def _promise(self, drafter: Drafter) -> float:
+    def _promise(self, drafter: Drafter, batch: int) -> float:
         """The best rate of the drafter's widths; infinite where one is due to be tried."""
-        arms = [arm for (name, _), arm in self._arms.items() if name == drafter.name]
+        arms = [arm for (name, _, size), arm in self._arms.items() if (name, size) == (drafter.name, batch)]
         if not arms:
             return float("inf")
         best = max(arms, key=lambda arm: arm.rate)

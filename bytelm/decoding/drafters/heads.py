@@ -8,8 +8,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bytelm.compilation import compiled
 from bytelm.decoding.drafters.base import StatelessDrafter
-from bytelm.decoding.protocols import Block, Draft, Round, Target
+from bytelm.decoding.protocols import Block, Choose, Draft, Round, Target
 from bytelm.errors import DecodingError
 from bytelm.shapes import Counts, Logits, Symbols
 
@@ -23,6 +24,7 @@ class GuessingBlock(Block, Protocol):
         ...
 
 
+@runtime_checkable
 class Guess(Protocol):
     """The model's own guess of the symbols after the committed ones."""
 
@@ -45,6 +47,7 @@ class HeadsDrafter(StatelessDrafter):
 
     def __init__(self, num: int) -> None:
         self.max_draft = num
+        self._propose = _propose
 
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
         """Check that the target's blocks can guess."""
@@ -53,16 +56,20 @@ class HeadsDrafter(StatelessDrafter):
             raise DecodingError(
                 f"draft 'heads': found {self.max_draft} symbols, expected at most {reach} for this model and law"
             )
+        self._propose = compiled(_propose) if target.fixed_shapes else _propose
 
     def propose(self, round_: Round) -> Draft:
         """Draft (B, N), one symbol after another."""
-        block = round_.block
-        assert isinstance(block, GuessingBlock)
-        guess = block.guess(round_.emitted, round_.counts.clamp(min=1))
-        drafted = round_.emitted[:, :0]
-        log_q: list[Float[Tensor, "B V"]] = []
-        for _ in range(self.max_draft):
-            symbol, law = round_.choose(guess.logits(drafted), drafted)
-            drafted = torch.cat((drafted, symbol), dim=1)
-            log_q += [] if law is None else [law]
-        return Draft(drafted, log_q=torch.stack(log_q, dim=1) if log_q else None, source=self.name)
+        assert isinstance(round_.block, GuessingBlock)
+        return self._propose(round_.block, round_.emitted, round_.counts.clamp(min=1), self.max_draft, round_.choose)
+
+
+def _propose(block: GuessingBlock, emitted: Symbols, counts: Counts, num: int, choose: Choose) -> Draft:
+    guess = block.guess(emitted, counts)
+    drafted = emitted[:, :0]
+    log_q: list[Float[Tensor, "B V"]] = []
+    for _ in range(num):
+        symbol, law = choose(guess.logits(drafted), drafted)
+        drafted = torch.cat((drafted, symbol), dim=1)
+        log_q += [] if law is None else [law]
+    return Draft(drafted, log_q=torch.stack(log_q, dim=1) if log_q else None, source=HeadsDrafter.name)
