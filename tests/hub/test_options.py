@@ -222,7 +222,7 @@ def test_a_character_is_streamed_as_soon_as_it_is_certain(lm):
             complete = lm.encoding.complete(ids)
             seen.append(lm.tokenizer.decode(ids[:complete], errors="replace", skip_controls=True))
         assert [text for text in dict.fromkeys(seen) if text] == [
-            text for text in dict.fromkeys(shown) if text and text != out.texts[0] or text == seen[-1]
+            text for text in dict.fromkeys(shown) if (text and text != out.texts[0]) or text == seen[-1]
         ]
 
 

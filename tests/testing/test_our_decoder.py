@@ -139,6 +139,4 @@ def test_heads_must_reach():
     from bytelm.errors import DecodingError
 
     with pytest.raises(DecodingError, match="draft 'heads': found 2 symbols, expected at most 0"):
-        decode(
-            kit.ToyTarget(kit.ToyLaw.random(5, 0)), [np.array([1], np.uint8)], max_new=3, drafter=HeadsDrafter(2)
-        )
+        decode(kit.ToyTarget(kit.ToyLaw.random(5, 0)), [np.array([1], np.uint8)], max_new=3, drafter=HeadsDrafter(2))
