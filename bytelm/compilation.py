@@ -21,6 +21,7 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         with torch._dynamo.config.patch(recompile_limit=_SHAPES):
-            return fast(*args, **kwargs)  # type: ignore[no-any-return]
+            result: T = fast(*args, **kwargs)
+            return result
 
     return call

@@ -97,7 +97,7 @@ def generate(
     characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
     chars_per_second, seconds, seconds_by_part.
     """
-    options = {
+    options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "min_new_tokens": min_new_tokens,
         "max_new_chars": max_new_chars,

@@ -71,8 +71,8 @@ def rejection(log_p: Laws, noise: Noise, proposal: Proposal) -> UnitSymbols:
     assert noise.residual is not None
     p = log_p.double().exp()
     drafted = proposal.symbols[..., None]
-    drawn = proposal.log_q is not None
-    q = proposal.log_q.double().exp() if drawn else torch.zeros_like(p).scatter_(-1, drafted, 1.0)
+    log_q = proposal.log_q
+    q = torch.zeros_like(p).scatter_(-1, drafted, 1.0) if log_q is None else log_q.double().exp()
     kept = noise.acceptance < acceptance(p.gather(-1, drafted), q.gather(-1, drafted)).squeeze(-1)
     instead = (residual(p, q).log() + noise.residual).argmax(-1)
     return torch.where(

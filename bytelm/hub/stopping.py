@@ -22,8 +22,8 @@ def make_stops(
 
     Args:
         tokenizer: of the model.
-        stop: one or several of: strings and control strings, which match as whole words of the encoding; bytes, an id or
-            ids, which match wherever they stand; callables ``(row, generated) -> bool``, asked at every symbol.
+        stop: one or several of: strings and control strings, which match as whole words of the encoding; bytes, an id
+            or ids, which match wherever they stand; callables ``(row, generated) -> bool``, asked at every symbol.
         ends: sequences of ids that end a text; EOS for None.
         max_new_chars: whole characters after which a row ends; None for no limit.
     Raises:
@@ -66,7 +66,7 @@ def _listed(stop: Any) -> list[Any]:
 
 def _make_stop(tokenizer: Tokenizer, place: str, item: Any) -> Stop:
     if callable(item):
-        return item  # type: ignore[no-any-return]
+        return item
     if isinstance(item, bytes):
         return SequenceStop(tuple(item))
     if not isinstance(item, str):

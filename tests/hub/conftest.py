@@ -19,3 +19,8 @@ def lm(request):
 @pytest.fixture(scope="session", params=["independent", "chained"])
 def random_lm(request, dense):
     return LanguageModel(tiny_model(request.param), dense)
+
+
+@pytest.fixture(scope="session")
+def utf8_lm():
+    return LanguageModel(tiny_model("chained"), get_encoding("utf8"))
