@@ -19,7 +19,7 @@ from bytelm.hub.options import AllowedControls, GenerationOptions
 from bytelm.hub.output import Output, Score, Scores
 from bytelm.hub.processing import make_processor
 from bytelm.hub.stopping import end_sequences, make_stops
-from bytelm.hub.text_stream import TextStreamer
+from bytelm.hub.text_stream import TextStreamer, split_finished
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, ModelConfig
 from bytelm.model.laws import check_law, score_bytes
@@ -86,11 +86,9 @@ class LanguageModel:
             if texts is not None:
                 for row, symbols in news:
                     texts(row, symbols)
-        if texts is not None:
-            texts.finish()
         found = run.result()
         return Output(
-            texts=[self.tokenizer.decode(ids, errors="replace", skip_controls=True) for ids in found.symbols],
+            texts=[split_finished(self.tokenizer, ids)[0] for ids in found.symbols],
             ids=found.symbols,
             finish=found.finish,
             nats=found.nats,
@@ -123,8 +121,6 @@ class LanguageModel:
                 texts(row, symbols)
             yield from pieces
             pieces.clear()
-        texts.finish()
-        yield from pieces
 
     def _run(self, prompts: Sequence[str], options: GenerationOptions) -> tuple[Law, Run]:
         """The run that the options ask for."""

@@ -22,8 +22,8 @@ class Output:
     """What :meth:`LanguageModel.generate` gave, one entry per row in every list; the rows of a prompt stand together.
 
     Attributes:
-        texts: continuations, without the prompt and without controls; a stop string stays. A character that the length
-            limit cut is U+FFFD.
+        texts: continuations, without the prompt and without controls; a stop string stays. A character that a limit
+            cut is in ``ids`` alone.
         ids: the symbols behind them, controls included.
         finish: ``"length"``, ``"stop"`` or ``"time"``.
         nats: ``-log p`` of each symbol under the law, before temperature and truncation.
@@ -67,13 +67,17 @@ class Output:
     def spans(self, row: int) -> list[tuple[str, str, int]]:
         """The text of a row in pieces of one origin: (text, drafter or ``law``, forward).
 
-        A character comes from where its last symbol came from. Controls are shown as their names.
+        A character comes from where its last symbol came from. Controls are shown as their names; a character that a
+        limit cut is left out.
         """
         ids, trace = self.ids[row], self.trace[row]
+        complete = self.encoding.complete(ids)
         names = {code: name for name, code in self.encoding.controls.items()}
         starts = np.flatnonzero(self.encoding.char_starts(ids)).tolist()
         pieces: list[tuple[str, str, int]] = []
         for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            if start >= complete:
+                break
             word = ids[start:end]
             text = names.get(word.tobytes()) or self.encoding.decode(word, errors="replace")
             source, forward = str(trace.source[end - 1]), int(trace.forward[end - 1])

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from forced_model import cyclic_model
 from support import TEXTS
 
@@ -143,7 +144,31 @@ def test_streamed_pieces_of_random_bytes_add_up_too(random_lm):
                 ["", "朝"], max_new_tokens=30, law=law, streamer=streamer, do_sample=True, temperature=3.0, seed=seed
             )
             assert pieces == out.texts
-            assert "\ufffd" in "".join(out.texts)
+            assert "\ufffd" in "".join(out.texts), "of bytes that are malformed for good"
+
+
+def test_a_character_that_the_limit_cuts_is_in_the_ids_alone(lm):
+    text = "朝の海は静かで🐱"
+    ids = lm.tokenizer.encode(text)
+    ends = [*np.flatnonzero(lm.encoding.char_starts(ids))[1:].tolist(), len(ids)]
+
+    def force(seen, scores):
+        return scores + 1e6 * (torch.arange(256) == int(ids[min(seen.shape[1], len(ids) - 1)]))
+
+    for law in lm.laws:
+        for length in range(1, len(ids) + 1):
+            shown = []
+            out = lm.generate(
+                [""],
+                max_new_tokens=length,
+                law=law,
+                logits_processor=force,
+                streamer=lambda _, text, shown=shown: shown.append(text),
+            )
+            assert out.ids[0].tolist() == ids[:length].tolist()
+            whole = sum(end <= length for end in ends)
+            assert out.texts[0] == "".join(shown) == text[:whole]
+            assert "".join(span[0] for span in out.spans(0)) == text[:whole]
 
 
 def test_a_batch_equals_each_prompt_alone(lm):

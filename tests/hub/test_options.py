@@ -159,7 +159,7 @@ def test_rows_that_finish_leave_the_batch(counter):
 
 @pytest.mark.parametrize("options", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_valid_text_always_decodes(random_lm, utf8_lm, options):
-    for lm, law in [(lm, law) for lm in (random_lm, utf8_lm) for law in lm.laws]:
+    for lm, law in [(model, law) for model in (random_lm, utf8_lm) for law in model.laws]:
         for tokens in (1, 2, 7, 30):
             out = lm.generate(PROMPTS, max_new_tokens=tokens, law=law, valid_text=True, temperature=3.0, **options)
             for ids in out.ids:
