@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import bytelm
 from bytelm.cli import main
 from bytelm.corpus import DEFAULT_PROMPTS, Corpus
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "demo_results.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +62,18 @@ def test_pictures_corpora_and_prompts_are_there(demo, report):
     assert all(prompt in printed for prompt in DEFAULT_PROMPTS)
 
 
-def test_the_notebook_reads_it(demo, capsys):
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    here = Path.cwd()
-    os.chdir(demo[0].parent)
-    (demo[0].parent / "demo-out").symlink_to(demo[0])
-    try:
-        names: dict[str, object] = {}
-        for cell in cells:
-            assert not cell.get("outputs")
-            if cell["cell_type"] == "code":
-                exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), names)
-    finally:
-        os.chdir(here)
-    assert "trigram" in capsys.readouterr().out
+@pytest.mark.parametrize(("name", "shown"), [("demo_results", "trigram"), ("decoding", "exact: False")])
+def test_notebooks_read_it(demo, name, shown, capsys, monkeypatch):
+    notebook = NOTEBOOKS / f"{name}.ipynb"
+    link = demo[0].parent / "demo-out"
+    if not link.exists():
+        link.symlink_to(demo[0])
+    monkeypatch.chdir(demo[0].parent)
+    names: dict[str, object] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), str(notebook), "exec"), names)
+    assert shown in capsys.readouterr().out
+    if name == "decoding":
+        assert "heads" in names["drafted"]._repr_html_()
