@@ -56,9 +56,8 @@ def compare(lm: LanguageModel, law: str, prompts: list[str], options: dict[str, 
         if draft == "heads" and not drafts_with_heads(lm, law):
             continue
         rows = generate(together, draft)
-        parted = [
-            at for row, alone in zip(rows, plain, strict=True) if (at := first_difference(row, alone)) is not None
-        ]
+        differences = [first_difference(row, alone) for row, alone in zip(rows, plain, strict=True)]
+        parted = [at for at in differences if at is not None]
         entry: dict[str, object] = {
             "condition": name,
             "rows": len(rows),
