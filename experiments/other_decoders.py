@@ -1,7 +1,7 @@
 """Other decoders under ``bytelm.testing``: what is wrong with them, found by the checks, and ours beside them.
 
 python experiments/other_decoders.py                # some minutes, most of them in transformers
-python experiments/other_decoders.py --only ours    # decoders whose name has this in it
+python experiments/other_decoders.py --only ours    # decoders whose name has this in it, and no single numbers
 
 Prints a table of outcomes, one of what was found, one of single numbers, and the outcomes as JSON in the last line.
 ``transformers`` is left out where it is not installed.
@@ -82,7 +82,7 @@ def entries(rows: int) -> list[Entry]:
     return found
 
 
-def share_of_draft(decoder: Decoder, rows: int = 20_000) -> list[float]:
+def share_of_draft(decoder: Decoder, rows: int) -> list[float]:
     """Shares of the symbols after a draft that always says 0, under the law :data:`LAW`."""
     law = constant(LAW)
     job = Job(
@@ -103,8 +103,8 @@ def constant(law: Sequence[float]) -> ToyLaw:
     return ToyLaw(np.tile(np.log(np.maximum(law, 1e-30)), (len(ToyLaw.random(2, 0).table), 1)))
 
 
-def numbers_of_acceptance() -> Iterator[Number]:
-    """The shares of symbols that rules of acceptance give."""
+def numbers_of_acceptance(rows: int = 20_000) -> Iterator[Number]:
+    """The shares of symbols that rules of acceptance give in so many draws."""
     name, right = "law .4 .3 .2 .1, symbol 0 drafted: shares", shown(LAW)
     for entry, decoder in (
         ("ours", kit.Ours()),
@@ -112,9 +112,9 @@ def numbers_of_acceptance() -> Iterator[Number]:
         ("EvaByte", EvaByteCropped()),
         ("Medusa, typical", MedusaTypical()),
     ):
-        yield Number(f"{entry}: {name}", shown(share_of_draft(decoder)), right)
+        yield Number(f"{entry}: {name}", shown(share_of_draft(decoder, rows)), right)
     rng = np.random.default_rng(0)
-    drawn = [redraw([0, 1], lambda: int(rng.choice(4, p=LAW)))[0] for _ in range(20_000)]
+    drawn = [redraw([0, 1], lambda: int(rng.choice(4, p=LAW)))[0] for _ in range(rows)]
     yield Number(f"Medusa, redraw, two paths: {name}", shown(np.bincount(drawn) / len(drawn)), right)
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=3000, help="of each test of the distribution of transformers")
-    parser.add_argument("--only", default="", help="part of the names of decoders")
+    parser.add_argument("--only", default="", help="part of the names of decoders; leaves out the numbers")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if HAS_TRANSFORMERS:
@@ -205,8 +205,8 @@ def main() -> None:
     )
     messages = [(name, r.check, r.outcome, r.message) for name, rs in found.items() for r in rs if r.message]
     print(table(("decoder", "check", "", "found"), messages), end="\n\n")
-    numbers = [*numbers_of_acceptance(), *numbers_of_litgpt()]
-    numbers += numbers_of_transformers() if HAS_TRANSFORMERS else ()
+    numbers = [] if given.only else [*numbers_of_acceptance(), *numbers_of_litgpt()]
+    numbers += numbers_of_transformers() if HAS_TRANSFORMERS and not given.only else ()
     print(table(("number", "found", "right"), numbers), end="\n\n")
     reports = {name: [dataclasses.asdict(r) for r in rs] for name, rs in found.items()}
     print(json.dumps({"reports": reports, "numbers": [n._asdict() for n in numbers]}))
