@@ -1,6 +1,6 @@
 """Other decoders under ``bytelm.testing``: what is wrong with them, found by the checks, and ours beside them.
 
-python experiments/other_decoders.py                # some minutes, most of them in transformers
+python experiments/other_decoders.py                # five minutes, most of them in transformers
 python experiments/other_decoders.py --only ours    # decoders whose name has this in it, and no single numbers
 
 Prints a table of outcomes, one of what was found, one of single numbers, and the outcomes as JSON in the last line.
@@ -68,7 +68,9 @@ def entries(rows: int) -> list[Entry]:
             ("transformers, prompt look-up", Transformers("lookup")),
         ):
             plain = decoder in (Transformers(), Transformers("lookup"))
-            lacks = decoder.lacks if plain else {**decoder.lacks, "sampling": "drawn with in the other lines"}
+            lacks = (
+                decoder.lacks if plain else {**decoder.lacks, "sampling": "the law is tested in the first line of it"}
+            )
             found.append(Entry(name, decoder, lacks, rows))
     for name, restated in (
         ("Medusa, redraw", Medusa()),
@@ -189,7 +191,7 @@ def outcomes(reports: Sequence[Report]) -> list[str]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=3000, help="of each test of the distribution of transformers")
+    parser.add_argument("--rows", type=int, default=2000, help="of each test of the distribution of transformers")
     parser.add_argument("--only", default="", help="part of the names of decoders; leaves out the numbers")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -91,6 +91,16 @@ class EvaByte(Overshoot, Medusa):
         return len(new), finish
 
 
+class EvaByteCropped(EvaByte):
+    """EvaByte's, cropped by its user to the limit: what is left is the law and the stops."""
+
+    def decode_row(self, job: Job, row: int) -> Answer:
+        """No more symbols than were asked for."""
+        answer = super().decode_row(job, row)
+        nats = None if answer.nats is None else answer.nats[: job.max_new]
+        return dataclasses.replace(answer, symbols=answer.symbols[: job.max_new], nats=nats, pieces=None)
+
+
 class Litgpt(RatioAtZero):
     """Rejection sampling with two faults: the prefill's symbol is not returned, and temperature 0 is not greedy.
 
@@ -111,13 +121,3 @@ class LitgptRestored(RatioAtZero):
     """litgpt's, with the prefill's symbol: what is left is the fault at temperature 0."""
 
     lacks: Lacks = NO_STOPS
-
-
-class EvaByteCropped(EvaByte):
-    """EvaByte's, cropped by its user to the limit: what is left is the law and the stops."""
-
-    def decode_row(self, job: Job, row: int) -> Answer:
-        """No more symbols than were asked for."""
-        answer = super().decode_row(job, row)
-        nats = None if answer.nats is None else answer.nats[: job.max_new]
-        return dataclasses.replace(answer, symbols=answer.symbols[: job.max_new], nats=nats, pieces=None)
