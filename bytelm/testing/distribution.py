@@ -100,24 +100,33 @@ _CASES: dict[Level, Sequence[_Case]] = {
 }
 
 
-def check_distribution(decoder: Decoder, lacks: Lacks = NOTHING, level: Level = "quick") -> Report:
+def check_distribution(
+    decoder: Decoder, lacks: Lacks = NOTHING, level: Level = "quick", rows: int | None = None
+) -> Report:
     """Sampled output has the law: chi-square over the joint distribution of its first six or ten symbols.
 
     The toy model has three or two symbols, each of which depends on the two before it: errors of context and of
     position show, which marginals hide. Each row holds a prefill, drafts that held and failed, and the symbol after a
     whole draft that held. Each test fails a decoder that is right once in 1 / :data:`ALPHA` choices of seeds.
     Figures: the smallest p-value, and the largest total variation with what chance makes it.
+
+    Args:
+        decoder: under test.
+        lacks: what it cannot do.
+        level: how many cases.
+        rows: of each case, for a slow decoder; None for :data:`ROWS` of the level. Fewer see less.
     """
+    num_rows = rows or ROWS[level]
 
     def body(findings: Findings) -> None:
         findings.need("sampling")
-        findings.figures["rows"] = ROWS[level]
+        findings.figures["rows"] = num_rows
         for case in _CASES[level]:
             if case.top_k is not None and not findings.has("top_k"):
                 continue
             if case.num_draft and not findings.has("proposals" if case.draft == "random" else "model"):
                 continue
-            _test(findings, findings.rows(decoder), _job(case, ROWS[level]), case)
+            _test(findings, findings.rows(decoder), _job(case, num_rows), case)
 
     return reporting("distribution", body, lacks)
 

@@ -22,6 +22,7 @@ def chi_square_p(observed: ArrayLike, probabilities: ArrayLike, at_least: float 
     expected = np.append(expected[large], expected[~large].sum())
     counts, expected = counts[expected > 0], expected[expected > 0]
     statistic = ((counts - expected) ** 2 / expected).sum()
+    assert len(expected) > 1, "too few counts for a test"
     half_freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
     return float(torch.special.gammaincc(half_freedom, torch.tensor(statistic / 2, dtype=torch.float64)))
 

@@ -124,6 +124,12 @@ def test_too_few_answers_fail():
     assert "6 answers" in kit.check_greedy(lambda job: kit.Coupled()(job)[: 6 if len(job.prompts) > 1 else 1]).message
 
 
+def test_a_slow_decoder_may_be_asked_for_fewer_rows():
+    report = next(r for r in kit.run_kit(kit.Speculative(), rows=2000) if r.check == "distribution")
+    assert (report.outcome, report.figures["rows"]) == ("passed", 2000)
+    assert kit.check_distribution(kit.Coupled(), rows=200).message == "AssertionError: too few counts for a test"
+
+
 def test_proposals_follow_their_plan():
     answers = [[1, 2, 0, 1], [2, 2]]
     assert kit.proposals("1", answers, 3, ahead=1) == ((1, 2, 0, 1, 0), (2, 2, 0))
@@ -158,6 +164,8 @@ def test_chi_square_sees_what_is_off_and_no_more():
     assert 0.4 < np.mean(p_values) < 0.6
     assert chi_square_p(rng.multinomial(20_000, [0.47, 0.33, 0.15, 0.05]), shares) < 1e-9
     assert chi_square_p([5, 5, 0], [0.5, 0.5, 0.0]) > 0.9
+    with pytest.raises(AssertionError, match="too few counts"):
+        chi_square_p([1, 2], [0.5, 0.5])
     assert chi_square_p([5, 5, 1], [0.5, 0.5, 0.0]) == 0
     distances = [total_variation(rng.multinomial(2000, shares), shares) for _ in range(400)]
     assert np.mean([d for d, _ in distances]) == pytest.approx(distances[0][1], rel=0.1)
