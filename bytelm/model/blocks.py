@@ -62,13 +62,13 @@ class NextPatchGuess:
     def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], patch_BP: Symbols) -> None:
         assert model.next_patch is not None
         self.model, self.next_patch = model, model.next_patch
-        self.patch = patch_BP.shape[1]
+        self.patch = model.config.patch
         self._h_BD, self._window_BP = self.next_patch(h_BD, patch_BP), patch_BP
         self._patches = 0
 
     def logits(self, drafted: Symbols) -> Logits:
         """The law's heads on the guessed state; whole drafted patches move it on."""
-        patches, inside = divmod(drafted.shape[1], self.patch)
+        patches, inside = drafted.shape[1] // self.patch, drafted.shape[1] % self.patch
         if patches > self._patches:
             self._window_BP = drafted[:, -self.patch :]
             self._h_BD, self._patches = self.next_patch(self._h_BD, self._window_BP), patches
