@@ -9,12 +9,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from wrong_targets import OneOffTarget, StaleTarget
 
 import bytelm.testing as kit
 from bytelm.decoding import HeadsDrafter, Sampling, decode, emission
 from bytelm.decoding.noise import GumbelNoise
 from bytelm.decoding.rules import RULES, rejection
-from bytelm.testing.ours import ToyBlock
 
 CHECKS = {
     "greedy": kit.check_greedy,
@@ -119,27 +119,8 @@ def test_noise_that_counts_from_the_round_is_caught(monkeypatch):
     must_fail(kit.Ours(), "distribution", "seed identity")
 
 
-class OneOff(kit.ToyTarget):
-    """Every state but the first is judged in the context of the one before."""
-
-    def _block(self, num_drafted):
-        block = super()._block(num_drafted)
-        contexts = torch.cat((block.contexts[:, :1], block.contexts[:, :-1]), dim=1)
-        return ToyBlock(self.law, self.draft_law, self.unit, contexts)
-
-
-class Stale(kit.ToyTarget):
-    """A rejected draft stays in the cache."""
-
-    def _write(self, begins_B, symbols):
-        rows = torch.arange(len(begins_B))
-        stale = self.slots_BS[rows, begins_B].clone()
-        super()._write(begins_B, symbols)
-        self.slots_BS[rows, begins_B] = torch.where(stale < 0, self.slots_BS[rows, begins_B], stale)
-
-
 @pytest.mark.parametrize("verify", ["exact", "rejection"])
-@pytest.mark.parametrize("target", [OneOff, Stale])
+@pytest.mark.parametrize("target", [OneOffTarget, StaleTarget])
 def test_a_wrong_target_is_caught(target, verify):
     decoder = kit.Ours(verify=verify, make_target=lambda job: target(job.law, 1, job.draft_law))
     must_fail(decoder, "greedy", "distribution", "seed identity")
