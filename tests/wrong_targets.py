@@ -16,13 +16,13 @@ class OneOffTarget(ToyTarget):
 
 
 class StaleTarget(ToyTarget):
-    """Does not write over the first slot of a forward if something is there: a rejected draft stays in the cache."""
+    """Does not write over the first unit of a forward where something is: a rejected draft stays in the cache."""
 
     def _write(self, begins_B, symbols):
-        rows = torch.arange(len(begins_B))
-        stale = self.slots_BS[rows, begins_B].clone()
+        columns = (begins_B[:, None] + torch.arange(self.unit)).clamp(min=0)
+        stale = self.slots_BS.gather(1, columns)
         super()._write(begins_B, symbols)
-        self.slots_BS[rows, begins_B] = torch.where(stale < 0, self.slots_BS[rows, begins_B], stale)
+        self.slots_BS.scatter_(1, columns, torch.where(stale < 0, self.slots_BS.gather(1, columns), stale))
 
 
 class LateTarget(ToyTarget):
