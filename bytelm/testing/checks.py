@@ -149,7 +149,7 @@ def check_stops(decoder: Decoder, lacks: Lacks = NOTHING, level: Level = "quick"
         plain = [decode_reference(law, prompt, Sampling(), 24).symbols for prompt in job.prompts]
         jobs = [dataclasses.replace(job, max_new=limit) for limit in range(1, 12)]
         if findings.has("stops"):
-            offsets = range(10) if level == "quick" else range(24)
+            offsets = range(7) if level == "quick" else range(24)
             jobs += [
                 dataclasses.replace(job, stops=(tuple(plain[0][end + 1 - length : end + 1]), (plain[1][5],)))
                 for end, length in itertools.product(offsets, (1, 3))
