@@ -147,7 +147,7 @@ def check_stops(decoder: Decoder, lacks: Lacks = NOTHING, level: Level = "quick"
         law, decode = ToyLaw.random(31, seed=8), findings.rows(decoder)
         job = make_job(law, 3, 24)
         plain = [decode_reference(law, prompt, Sampling(), 24).symbols for prompt in job.prompts]
-        jobs = [dataclasses.replace(job, max_new=limit) for limit in range(1, 12)]
+        jobs = [dataclasses.replace(job, max_new=limit) for limit in range(1, 8 if level == "quick" else 12)]
         if findings.has("stops"):
             offsets = range(7) if level == "quick" else range(24)
             jobs += [

@@ -76,7 +76,7 @@ def test_byte_models_pass(law, kind, tables, poison):
 @pytest.mark.parametrize("law", ["chain", "next"])
 def test_trained_models_pass(law):
     model = trained_model("chained", next_patch=True)[0]
-    report = kit.check_cache(lambda: make_target(model, law, BOS), PROMPTS, poison=kit.poison_cache)
+    report = kit.check_cache(lambda: make_target(model, law, BOS), PROMPTS, poison=kit.poison_cache, rounds=6)
     assert report.outcome == "passed", report.message
 
 
@@ -185,15 +185,15 @@ def test_margins_are_counted_in_units_of_the_last_place(unit):
 def test_greedy_output_is_right_up_to_near_ties(law, dtype):
     model = tiny_model("independent" if law == "product" else "chained", scale=3.0).to(dtype)
     make = lambda: make_target(model, law, BOS)  # noqa: E731
-    plain = decode(make(), PROMPTS, max_new=40)
+    plain = decode(make(), PROMPTS, max_new=24)
     answers = [row.tolist() for row in plain.symbols]
     drafters = [LookupDrafter(8, min_match=2), kit.OracleDrafter(answers, 8, 256)]
     drafters += [kit.ScriptedDrafter(answers, 16, 256, "110"), *([HeadsDrafter(3)] if law == "next" else [])]
     for drafter in (None, *drafters):
-        found = decode(make(), PROMPTS, max_new=40, drafter=drafter)
+        found = decode(make(), PROMPTS, max_new=24, drafter=drafter)
         report = kit.check_near_ties(make(), PROMPTS, found.symbols, dtype=dtype)
         assert report.outcome == "passed", report.message
-        assert report.figures["cases"] == 200
+        assert report.figures["cases"] == 120
         if dtype == torch.float32:
             assert report.figures["worst"] == 0
 

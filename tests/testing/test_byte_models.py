@@ -11,8 +11,8 @@ from bytelm.model.targets import make_target
 BYTES = kit.ToyLaw.random(256, seed=0)
 """Says how many symbols there are; the models do not look at it."""
 
-QUICK = kit.Drafting(plans=("1", "01110"), numbers=(3, 9), distances=(1.0,))
-FULL = kit.Drafting(plans=("1", "random", "01110"), numbers=range(17), distances=(1.0,))
+QUICK = kit.Drafting(plans=("01110",), numbers=(3, 9), distances=(1.0,))
+FULL = kit.Drafting(plans=("1", "01110"), numbers=range(17), distances=(1.0,))
 GUESSED = {"next": 3, "chain": 8}
 NOT_TOLD = {"proposals": "the drafter itself is under test"}
 NOT_GUESSED = {"model": "see the other drafters"}
@@ -34,7 +34,7 @@ class ByteDecoder:
     model: object
     law: str
     draft_with: str = "lookup"
-    max_new: int = 14
+    max_new: int = 12
     max_draft: int = 16
     compiled: bool = False
 
@@ -124,6 +124,7 @@ def test_every_draft_length_and_batch_of_every_drafter_gives_the_plain_result(la
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 @pytest.mark.parametrize("law", ["next", "chain"])
 def test_compiled_forwards_give_the_plain_result(law):
     """Logits of compiled forwards differ in the last places, so it is the compiled decoder that drafts are held to."""
