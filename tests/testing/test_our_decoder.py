@@ -7,8 +7,6 @@ import bytelm.testing as kit
 from bytelm.decoding import HeadsDrafter, decode
 from bytelm.errors import DecodingError
 
-DRAFTERS = ["model", "heads", "lookup", "auto"]
-
 
 def failures(reports):
     return [(r.check, r.message) for r in reports if r.failed]
@@ -25,8 +23,10 @@ def test_our_decoder_passes_the_kit(decoder):
     assert failures(kit.run_kit(decoder, lacks=decoder.lacks)) == []
 
 
-@pytest.mark.parametrize("unit", [1, 4])
-@pytest.mark.parametrize("draft_with", DRAFTERS)
+@pytest.mark.parametrize(
+    ("draft_with", "unit"),
+    [("heads", 1), ("lookup", 1), ("auto", 1), ("model", 4), ("lookup", 4), ("auto", 4)],
+)
 def test_every_drafter_gives_the_plain_result(draft_with, unit):
     decoder = kit.Ours(draft_with=draft_with, unit=unit)
     lacks = {"proposals": "the drafter itself is under test"}
@@ -36,9 +36,9 @@ def test_every_drafter_gives_the_plain_result(draft_with, unit):
 @pytest.mark.parametrize(("draft_with", "unit"), [("model", 1), ("heads", 4)])
 def test_rejection_has_the_law(draft_with, unit):
     decoder = kit.Ours(draft_with=draft_with, unit=unit, verify="rejection")
-    reports = [kit.check_distribution(decoder), kit.check_greedy(decoder), kit.check_seed_identity(decoder)]
-    assert [r.check for r in reports if r.failed] == ["seed identity"]
-    assert decoder.lacks
+    assert failures([kit.check_distribution(decoder)]) == []
+    assert kit.check_seed_identity(decoder).failed
+    assert kit.check_seed_identity(decoder, decoder.lacks).outcome == "skipped"
 
 
 def test_typical_acceptance_does_not_have_the_law():
