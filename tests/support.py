@@ -10,6 +10,8 @@ from bytelm.decoding import warp
 from bytelm.decoding.noise import GumbelNoise, row_seeds
 from bytelm.encoding import get_encoding
 from bytelm.model import ModelConfig, build_model
+from bytelm.model.byte_lm import soft_cross_entropy
+from bytelm.model.config import NextPatchConfig
 
 BOS = np.array([249, 249, 249, 249], np.uint8)
 """A BOS patch; its values do not matter to a model that was not trained."""
@@ -72,17 +74,24 @@ def tiny_model(kind="chained", tables=False, seed=0, scale=8.0, **changes):
 
 
 @functools.cache
-def trained_model(kind, steps=80, lr=1e-2):
+def trained_model(kind, steps=80, lr=1e-2, next_patch=False):
     """A tiny model (chained: with tables) that has read ``TEXTS`` in dense-ja for a moment, and its encoding."""
     encoding = get_encoding("dense-ja")
     data = encoding.encode("".join(TEXTS) * 4)
-    model = build_model(tiny_config(kind, kind == "chained"), 0).train()
+    changes = {"next_patch": NextPatchConfig(byte_width=6, inner=20, depth=2)} if next_patch else {}
+    model = build_model(tiny_config(kind, kind == "chained", **changes), 0).train()
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     text = torch.from_numpy(data.astype(np.int64))
     for _ in range(steps):
         begins = torch.randint(len(text) - 52, (6, 1), generator=generator)
-        loss = model.patch_nats(text[begins + torch.arange(52)]).mean()
+        windows = text[begins + torch.arange(52)]
+        loss = model.patch_nats(windows).mean()
+        if next_patch:
+            h, patches, targets = model.read(windows)
+            logits = model.heads(h, patches, targets)
+            for n, ahead in enumerate(model.predict_ahead(h, patches, targets), 1):
+                loss = loss + soft_cross_entropy(ahead, logits[:, n:]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

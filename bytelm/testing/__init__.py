@@ -42,6 +42,7 @@ from bytelm.testing.audit import check_near_ties as check_near_ties
 from bytelm.testing.audit import poison_cache as poison_cache
 from bytelm.testing.bugs import BUGS as BUGS
 from bytelm.testing.bugs import Bug as Bug
+from bytelm.testing.checks import Drafting as Drafting
 from bytelm.testing.checks import check_forwards as check_forwards
 from bytelm.testing.checks import check_greedy as check_greedy
 from bytelm.testing.checks import check_nats as check_nats

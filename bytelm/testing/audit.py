@@ -25,11 +25,13 @@ class Committed(NamedTuple):
         prompts: symbols of each row's prompt.
         lengths: symbols of prompt and output of each row.
         widest: more symbols than any row can have by what the target was told.
+        max_draft: the most symbols that the next forward may be run on beyond these.
     """
 
     prompts: Sequence[int]
     lengths: Sequence[int]
     widest: int
+    max_draft: int
 
 
 Poison = Callable[[Target, Committed], None]
@@ -106,7 +108,8 @@ class _CacheAudit:
             if number % 5 == 3:
                 emitted, counts = self._reorder(emitted, counts)
             if self._poison is not None:
-                self._poison(target, Committed(self._begins, [len(row) for row in self._rows], self._widest))
+                lengths = [len(row) for row in self._rows]
+                self._poison(target, Committed(self._begins, lengths, self._widest, self._max_draft))
             width = int(rng.integers(0, self._max_draft // unit + 1)) * unit
             draft = torch.from_numpy(rng.integers(0, target.vocab_size, (len(self._rows), width)))
             block = target.advance(emitted.to(target.device), counts.to(target.device), draft.to(target.device))
@@ -180,7 +183,7 @@ def poison_cache(target: Target, committed: Committed) -> None:
 
     Slots after the committed symbols hold what must not be read: NaN where the next forward does not even load them,
     numbers that no computation survives where a mask must hide them (0 times NaN would be NaN), and the last committed
-    unit's own, which it must write before.
+    unit's own, which it must write before. So do bytes that the target was not yet told of.
     """
     if isinstance(target, ToyTarget):
         for row, length in enumerate(committed.lengths):
@@ -191,11 +194,15 @@ def poison_cache(target: Target, committed: Committed) -> None:
     keep = _kept_slots(target, committed)
     slots = torch.arange(cache.capacity, device=target.device)
     hidden = slots >= torch.tensor(keep, device=target.device)[:, None]
-    beyond = slots >= (committed.widest + 3 * patch) // patch + cache.capacity * target.fixed_shapes
+    # BOS, what is committed and the draft, the last two in whole rounds of P windows.
+    beyond = slots >= (committed.widest + committed.max_draft) // patch + 3 + cache.capacity * target.fixed_shapes
     for part in (*cache.keys, *cache.values):
         huge = torch.finfo(part.dtype).max ** 0.5
         part.masked_fill_(hidden[:, None, :, None], huge)
         part.masked_fill_(beyond[None, None, :, None], torch.nan)
+    if isinstance(target, NextTarget):
+        told = torch.arange(target._bytes_BL.shape[1], device=target.device) < target._lengths_B[:, None]
+        target._bytes_BL.masked_fill_(~told, target.vocab_size - 1)
 
 
 def _kept_slots(target: PatchTarget | NextTarget, committed: Committed) -> list[int]:
@@ -218,11 +225,12 @@ def check_near_ties(
     ulps: float = 4.0,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Report:
-    """Greedy output of low precision is right up to ties: replayed one unit at a time, each symbol is nearly the argmax.
+    """Greedy output of low precision is right up to ties: replayed, each symbol is nearly the argmax.
 
     In low precision a forward of one state and one of several round differently, so greedy outputs with and without
-    drafts may part where two logits are nearly equal. This tells such a tie from a bug. Figures: symbols, those that
-    were not the argmax, the first such position, and the worst margin in logits and in units of the last place.
+    drafts may part where two logits are nearly equal. This replays it one unit at a time and tells a tie from a bug.
+    Figures: symbols, those that were not the argmax (the first of equals), the first such position, and the worst
+    margin in logits and in units of the last place.
 
     Args:
         target: of the same model, plain.
@@ -264,13 +272,13 @@ def _judge_margins(
 ) -> None:
     largest = logits.abs().amax(-1).log2().floor().exp2() * torch.finfo(dtype).eps
     margins = logits.amax(-1) - logits.gather(-1, symbols[:, None])[:, 0]
-    figures = findings.figures
+    figures, argmax = findings.figures, logits.argmax(-1)
     for row in np.flatnonzero(lengths > position).tolist():
         margin, in_ulps = float(margins[row]), float(margins[row] / largest[row])
         findings.case()
         findings.highest("worst", margin)
         findings.highest("worst_ulps", in_ulps)
-        if margin > 0:
+        if symbols[row] != argmax[row]:
             figures["not_argmax"] = figures.get("not_argmax", 0) + 1
             findings.lowest("first", position)
         findings.require(

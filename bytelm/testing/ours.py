@@ -77,7 +77,7 @@ class ToyTarget:
         unit = self.unit
         self.ends_B = self.ends_B + counts
         last = (counts - unit).clamp(min=0)[:, None] + torch.arange(unit)
-        self._write(self.ends_B - unit, torch.cat((emitted.gather(1, last), draft), dim=1))
+        self._write((self.ends_B - unit).clamp(min=0), torch.cat((emitted.gather(1, last), draft), dim=1))
         return self._block(draft.shape[1])
 
     def select(self, rows: Int[Tensor, " _"]) -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from table_target import warp_reference
 from transformers import (
     MinPLogitsWarper,
     TemperatureLogitsWarper,
@@ -18,6 +17,7 @@ from transformers import (
 
 from bytelm.decoding import Sampling, warp
 from bytelm.errors import ConfigError
+from bytelm.testing.reference import warp_reference
 
 # Few distinct values make ties common.
 logits_rows = st.integers(1, 40).flatmap(

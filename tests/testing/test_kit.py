@@ -144,8 +144,8 @@ def test_toy_law_and_its_views_agree():
 
     law = ToyLaw.random(5, seed=1)
     for history in ([], [3], [1, 2], [4, 4, 0, 3]):
-        assert context_of(history) == tuple(([0, 0] + history)[-2:])
-        found = law.batch(torch.tensor([[[0, 0] + history]]))
+        assert context_of(history) == tuple([0, 0, *history][-2:])
+        found = law.batch(torch.tensor([[[0, 0, *history]]]))
         np.testing.assert_array_equal(found[0, 0].numpy(), law.logits(history))
         np.testing.assert_allclose(law.probabilities(history), np.exp(warp_reference(law.logits(history))))
         assert law.probabilities(history, 0.0)[int(law.logits(history).argmax())] == 1

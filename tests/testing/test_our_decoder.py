@@ -1,13 +1,11 @@
-"""Our decoder under the kit: toy laws in units of one and four symbols, byte models, every rule and drafter."""
+"""Our decoder under the kit: toy laws in units of one and four symbols, every rule and drafter."""
 
+import numpy as np
 import pytest
-from support import BOS, LAWS, tiny_model, trained_model
 
 import bytelm.testing as kit
 from bytelm.decoding import HeadsDrafter, decode
-from bytelm.model.targets import make_target
-
-DRAFTERS = ["model", "heads", "lookup", "auto"]
+from bytelm.errors import DecodingError
 
 
 def failures(reports):
@@ -25,8 +23,10 @@ def test_our_decoder_passes_the_kit(decoder):
     assert failures(kit.run_kit(decoder, lacks=decoder.lacks)) == []
 
 
-@pytest.mark.parametrize("unit", [1, 4])
-@pytest.mark.parametrize("draft_with", DRAFTERS)
+@pytest.mark.parametrize(
+    ("draft_with", "unit"),
+    [("heads", 1), ("lookup", 1), ("auto", 1), ("model", 4), ("lookup", 4), ("auto", 4)],
+)
 def test_every_drafter_gives_the_plain_result(draft_with, unit):
     decoder = kit.Ours(draft_with=draft_with, unit=unit)
     lacks = {"proposals": "the drafter itself is under test"}
@@ -36,9 +36,9 @@ def test_every_drafter_gives_the_plain_result(draft_with, unit):
 @pytest.mark.parametrize(("draft_with", "unit"), [("model", 1), ("heads", 4)])
 def test_rejection_has_the_law(draft_with, unit):
     decoder = kit.Ours(draft_with=draft_with, unit=unit, verify="rejection")
-    reports = [kit.check_distribution(decoder), kit.check_greedy(decoder), kit.check_seed_identity(decoder)]
-    assert [r.check for r in reports if r.failed] == ["seed identity"]
-    assert decoder.lacks
+    assert failures([kit.check_distribution(decoder)]) == []
+    assert kit.check_seed_identity(decoder).failed
+    assert kit.check_seed_identity(decoder, decoder.lacks).outcome == "skipped"
 
 
 def test_typical_acceptance_does_not_have_the_law():
@@ -49,70 +49,24 @@ def test_typical_acceptance_does_not_have_the_law():
     assert report.figures["tv"] > 2 * report.figures["tv_by_chance"]
 
 
-@pytest.mark.parametrize(("law", "kind", "tables"), LAWS)
-def test_byte_models_give_the_plain_result(law, kind, tables):
-    decoder = byte_decoder(law, tiny_model(kind, tables), "lookup")
-    toy = kit.ToyLaw.random(256, seed=0)
-    lacks = {"model": "see the other drafters"}
-    assert failures([kit.check_seed_identity(decoder, lacks, law=toy)]) == []
-
-
-@pytest.mark.parametrize("draft_with", ["model", "heads", "lookup", "auto"])
-@pytest.mark.parametrize("law", ["next", "chain"])
-def test_drafters_of_byte_models_give_the_plain_result(law, draft_with):
-    if (law, draft_with) == ("chain", "heads"):
-        pytest.skip("trained_model has no next-patch heads")
-    decoder = byte_decoder(law, trained_model("chained")[0], draft_with)
-    toy = kit.ToyLaw.random(256, seed=0)
-    lacks = {"proposals": "the drafter itself is under test"}
-    if draft_with == "heads":
-        # Heads reach three symbols.
-        plain, job = decoder, kit.Job
-        decoder = lambda job: plain(_shorter(job))  # noqa: E731
-    assert failures([kit.check_seed_identity(decoder, lacks, law=toy)]) == []
-
-
-def _shorter(job):
-    import dataclasses
-
-    return dataclasses.replace(job, num_draft=min(job.num_draft, 3))
-
-
-def byte_decoder(law, model, draft_with):
-    """A byte model in place of the job's law; drafts come from an untrained one of another seed."""
-    unit = 1 if law == "next" else 4
-    small = tiny_model("independent", seed=5)
-    return kit.Ours(
-        draft_with=draft_with,
-        unit=unit,
-        make_target=lambda job: make_target(model, law, BOS),
-        make_small=lambda job: make_target(small, "next", BOS),
-    )
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("verify", ["exact", "rejection"])
-@pytest.mark.parametrize("unit", [1, 4])
-@pytest.mark.parametrize("draft_with", DRAFTERS)
+@pytest.mark.parametrize(
+    ("draft_with", "unit", "verify"),
+    [
+        ("model", 1, "exact"),
+        ("heads", 4, "exact"),
+        ("lookup", 1, "exact"),
+        ("auto", 4, "exact"),
+        ("heads", 1, "rejection"),
+        ("model", 4, "rejection"),
+    ],
+)
 def test_our_decoder_passes_the_kit_at_full_power(draft_with, unit, verify):
     decoder = kit.Ours(draft_with=draft_with, unit=unit, verify=verify)
     assert failures(kit.run_kit(decoder, lacks=decoder.lacks, level="full")) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("law", ["next", "chain"])
-def test_compiled_forwards_give_the_plain_result(law):
-    """Logits of compiled forwards differ in the last places, so it is the compiled decoder that drafts are held to."""
-    model = trained_model("chained")[0]
-    decoder = kit.Ours(
-        "lookup", unit=1 if law == "next" else 4, make_target=lambda job: make_target(model, law, BOS, compiled=True)
-    )
-    assert failures([kit.check_seed_identity(decoder, law=kit.ToyLaw.random(256, seed=0))]) == []
-
-
 def test_scripted_drafters_make_what_they_promise():
-    import numpy as np
-
     law = kit.ToyLaw.random(17, seed=1)
     prompts = [np.array(p, dtype=np.uint8) for p in ([1, 2], [3], [4, 5, 6])]
     plain = decode(kit.ToyTarget(law), prompts, max_new=31)
@@ -134,9 +88,5 @@ def test_scripted_drafters_make_what_they_promise():
 
 
 def test_heads_must_reach():
-    import numpy as np
-
-    from bytelm.errors import DecodingError
-
     with pytest.raises(DecodingError, match="draft 'heads': found 2 symbols, expected at most 0"):
         decode(kit.ToyTarget(kit.ToyLaw.random(5, 0)), [np.array([1], np.uint8)], max_new=3, drafter=HeadsDrafter(2))
