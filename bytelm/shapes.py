@@ -4,7 +4,8 @@ Every annotation and every name suffix in the project (``q_BHTE``) uses these le
 
 ``B`` batch · ``L`` byte positions · ``P`` bytes per patch · ``T`` = L/P patch positions · ``S`` cached key positions
 · ``D`` width · ``H`` query heads · ``G`` key/value heads · ``E`` head width · ``F`` feed-forward width
-· ``V`` vocabulary · ``K`` predicted offsets (LM heads) · ``N`` drafted symbols.
+· ``V`` vocabulary · ``K`` predicted offsets (LM heads) · ``N`` drafted symbols
+· ``R`` states of a decoding block, one after each number of drafted units.
 
 Torch-free layers (``encoding``, ``tokenizer``) write numpy shapes in prose with the same letters.
 """

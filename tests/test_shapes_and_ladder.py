@@ -21,7 +21,7 @@ WITH_TORCH = [p for p in PACKAGE.rglob("*.py") if "jaxtyping" in p.read_text(enc
 
 
 def test_the_legend_names_every_letter_once():
-    assert sorted(LEGEND) == sorted("BLPTSDHGEFVKN")
+    assert sorted(LEGEND) == sorted("BLPTSDHGEFVKNR")
 
 
 def shape_strings(tree):

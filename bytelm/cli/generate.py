@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bytelm.hub import LanguageModel, Output
 
 _DRAFTS = ("auto", "none", "heads", "lookup")
+_OF_THE_COMMAND = ("model", "prompts", "prompts_file", "allow_controls", "stream", "trace", "device", "json")
 _SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 _Prompts = Annotated[
@@ -97,62 +98,45 @@ def generate(
     characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
     chars_per_second, seconds, seconds_by_part.
     """
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "min_new_tokens": min_new_tokens,
-        "max_new_chars": max_new_chars,
-        "max_time": max_time,
-        "law": law,
-        "num_draft_tokens": num_draft_tokens,
-        "verify": verify,
-        "seed": seed,
-        "num_return_sequences": num_return_sequences,
-        "do_sample": do_sample,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "typical_p": typical_p,
-        "repetition_penalty": repetition_penalty,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "valid_text": valid_text,
-        "pattern": pattern,
-        "stop": stop or (),
-        "compile": compile,
-    }
-    _warn_of_sampling(options)
-    for text in (*(stop or ()), *([pattern] if pattern is not None else ())):
-        check_text(text, "--pattern" if text is pattern else "--stop")
-    if draft not in _DRAFTS and not Path(draft).is_dir():
-        raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}, or the folder of a model")
+    options = {name: value for name, value in locals().items() if name not in _OF_THE_COMMAND and value is not None}
+    _check_options(options)
     given = read_prompts(prompts or [], prompts_file)
     if stream and len(given) * num_return_sequences > 1:
         raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
     lm = load_model(model, device)
     controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
     _check_texts(lm, given, stop or [], controls)
-    options["draft"] = draft if draft in _DRAFTS else load_model(Path(draft), device)
-    try:
-        output = lm.generate(
-            [prompt.text for prompt in given],
-            streamer=_write_piece if stream else None,
-            allowed_controls=controls,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-    except DecodingError as error:
-        raise _with_place(error, given) from None
-    if stream:
-        write_line("")
-    elif not json:
+    if draft not in _DRAFTS:
+        options["draft"] = load_model(Path(draft), device)
+    output = _decode(lm, given, stream, allowed_controls=controls, **options)
+    if not stream and not json:
         _write_texts(given, output, num_return_sequences, trace)
     write_error(_describe(output))
     write_result(_summary(model, lm, given, seed, output), "", json)
 
 
-def _warn_of_sampling(options: dict[str, Any]) -> None:
-    useless = [f"--{name.replace('_', '-')}" for name in _SAMPLED if options[name] is not None]
+def _decode(lm: "LanguageModel", prompts: Sequence[Prompt], stream: bool, **options: Any) -> "Output":
+    try:
+        output = lm.generate([p.text for p in prompts], streamer=_write_piece if stream else None, **options)
+    except DecodingError as error:
+        raise _with_place(error, prompts) from None
+    if stream:
+        write_line("")
+    return output
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """What can be refused before anything is loaded."""
+    useless = [f"--{name.replace('_', '-')}" for name in _SAMPLED if name in options]
     if useless and not options["do_sample"]:
         write_error(f"warning: {', '.join(useless)} without --do-sample: no effect")
+    for text in options.get("stop", ()):
+        check_text(text, "--stop")
+    if "pattern" in options:
+        check_text(options["pattern"], "--pattern")
+    draft = options["draft"]
+    if draft not in _DRAFTS and not Path(draft).is_dir():
+        raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}, or the folder of a model")
 
 
 def _check_texts(

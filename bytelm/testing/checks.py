@@ -35,15 +35,11 @@ class Drafting(NamedTuple):
 
 _EVERY: dict[Level, Drafting] = {
     "quick": Drafting(("1", "random", "01110"), (1, 4, 16), (0.7,)),
-    "full": Drafting(
-        ("1", "0", "random", "10", "01", "110", "0111", "1101110", "11110", "0000000011111111"),
-        range(17),
-        (0.0, 0.5, 1.0, 3.0),
-    ),
+    "full": Drafting(("1", "random", "01110", "0000000011111111"), range(17), (0.5, 3.0)),
 }
 _SOME: dict[Level, Drafting] = {
     "quick": Drafting(),
-    "full": Drafting(("1", "0", "110", "01110"), (1, 3, 4, 8, 9), (0.5, 3.0)),
+    "full": Drafting(("1", "110", "01110"), (1, 4, 9), (0.5,)),
 }
 _BATCHES: dict[Level, Sequence[int]] = {"quick": (1, 7), "full": (1, 2, 7, 32)}
 
@@ -150,7 +146,7 @@ def check_stops(decoder: Decoder, lacks: Lacks = NOTHING, level: Level = "quick"
         plain = _plain(job)
         jobs = [dataclasses.replace(job, max_new=limit) for limit in range(1, 8 if level == "quick" else 12)]
         if findings.has("stops"):
-            offsets = range(7) if level == "quick" else range(24)
+            offsets = range(7 if level == "quick" else 16)
             again = dataclasses.replace(job, prompts=tuple((*p, *s) for p, s in zip(job.prompts, plain, strict=True)))
             jobs += _with_every_stop(job, offsets, (1, 3)) + _with_every_stop(again, offsets, (3,))
         for one in jobs:

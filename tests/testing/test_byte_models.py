@@ -1,6 +1,10 @@
 """Byte models under the kit: every law and drafter gives what plain decoding of the row by itself gives."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from support import BOS, LAWS, tiny_model, trained_model
@@ -123,10 +127,23 @@ def test_every_draft_length_and_batch_of_every_drafter_gives_the_plain_result(la
     check(ByteDecoder(model, law, draft_with, max_draft=max_draft), NOT_TOLD, ways, "full")
 
 
+COMPILED = """
+import sys
+from test_byte_models import *
+model = trained_model("chained", next_patch=True)[0]
+check(ByteDecoder(model, sys.argv[1], max_new=9, compiled=True), NOT_GUESSED, QUICK)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 @pytest.mark.parametrize("law", ["next", "chain"])
 def test_compiled_forwards_give_the_plain_result(law):
-    """Logits of compiled forwards differ in the last places, so it is the compiled decoder that drafts are held to."""
-    model = trained_model("chained", next_patch=True)[0]
-    check(ByteDecoder(model, law, compiled=True), NOT_GUESSED, QUICK)
+    """Logits of compiled forwards differ in the last places, so it is the compiled decoder that drafts are held to.
+
+    In a process of its own: what checks the shapes of all arguments in tests cannot be compiled.
+    """
+    here = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (here, here.parent, here.parent.parent)))
+    command = [sys.executable, "-c", COMPILED, law]
+    run = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
