@@ -18,7 +18,7 @@ ALPHA = 1e-6
 LENGTHS = {3: 6, 2: 10}
 """Symbols looked at, by the number of symbols of the toy law: 729 and 1024 cells."""
 
-ROWS = {"quick": 3_000, "full": 60_000}
+ROWS = {"quick": 3_000, "full": 30_000}
 
 Probabilities = NDArray[np.float64]
 
