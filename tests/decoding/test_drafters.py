@@ -177,6 +177,36 @@ def test_auto_uses_a_drafter_only_where_it_proposes():
     assert used.count("rare") == pytest.approx(len(used) / 3, abs=20)
 
 
+def test_auto_drops_drafts_of_a_width_that_loses():
+    """The drafter pays as a whole, but only where its drafts are short."""
+
+    class TwoWidths(Fake):
+        def propose(self, round_):
+            self.asked += 1
+            width = 2 if self.asked % 2 else 9
+            return Draft(torch.zeros(len(round_.counts), width, dtype=torch.int64), source=self.name)
+
+    auto, used = AutoDrafter([TwoWidths("two", 9)]), []
+    for _ in range(400):
+        width = auto.propose(a_round(as_arrays([1]))).symbols.shape[1]
+        used.append(width)
+        auto.observe(np.array([1 if width == 0 else 3]), {0: 1.0, 2: 1.0, 9: 3.5}[width])
+    assert used[40:].count(9) < 12
+    assert used[40:].count(2) == pytest.approx(180, abs=20)
+    assert used[40:].count(0) == pytest.approx(170, abs=20)
+
+
+def test_many_widths_are_not_tried_one_after_another_where_none_pays():
+    rng = np.random.default_rng(0)
+
+    class AnyWidth(Fake):
+        def propose(self, round_):
+            return Draft(torch.zeros(len(round_.counts), int(rng.integers(1, 17)), dtype=torch.int64), source=self.name)
+
+    used = settle([AnyWidth("any", 16)], {"none": (1, 1.0), "any": (1.2, 2.0)})
+    assert used.count("any") < 12
+
+
 def test_auto_notices_that_the_text_has_changed():
     auto = AutoDrafter([Fake("heads", 3)])
     used = []

@@ -15,18 +15,18 @@ _FIRST_WAIT, _LAST_WAIT = 24, 512
 
 
 class _Arm:
-    """One drafter at one draft width: what a round with it cost and gave, as running averages.
+    """One drafter, or one draft width of it: what a round with it cost and gave, as running averages.
 
     Attributes:
         rounds: rounds so far; the first one is not counted in, for it may pay for warming up.
         seconds, symbols: of a round; symbols per row.
-        wait, due: rounds until it is tried again, and when.
+        idle, wait: rounds since it was last used, and after how many it is tried again.
     """
 
     def __init__(self) -> None:
         self.rounds = 0
         self.seconds = self.symbols = 0.0
-        self.wait, self.due = _FIRST_WAIT, 0
+        self.idle, self.wait = 0, _FIRST_WAIT
 
     def enter(self, symbols: float, seconds: float) -> None:
         """Enter one round."""
@@ -40,20 +40,28 @@ class _Arm:
 
     @property
     def rate(self) -> float:
-        """Symbols per row and second; infinite until it was tried often enough."""
-        return self.symbols / self.seconds if self.rounds >= _TRIALS else float("inf")
+        """Symbols per row and second; infinite until it was tried often enough, and where it is due again."""
+        due = self.rounds < _TRIALS or self.idle >= self.wait
+        return float("inf") if due else self.symbols / self.seconds
+
+    def use(self) -> None:
+        """Choose it for a round. Tried again in vain, it waits longer."""
+        if self.idle >= self.wait:
+            self.wait = min(2 * self.wait, _LAST_WAIT)
+        self.idle = 0
 
 
 Memory = dict[tuple[str, int, int], _Arm]
-"""What was learnt, by drafter, width of the draft and size of the batch (its power of two)."""
+"""What was learnt, by drafter, width of the draft (0: whatever width) and size of the batch (its power of two)."""
 
 
 class AutoDrafter:
     """Use, in each round, the drafter that has lately given the most symbols per second, or none.
 
-    Every drafter that proposes something gets a few rounds; then the one of the best rate is used. What a round costs,
-    drafting and verifying at its width, is measured, and so is what it gives. One that loses is tried again now and
-    then, ever more seldom, since texts change. The output does not depend on the choice; only time does.
+    Every drafter gets a few rounds in which it proposes something; then the one of the best rate is asked first. What a
+    round costs, drafting and verifying at its width, is measured, and so is what it gives; a draft of a width that has
+    lost against no draft is dropped. What loses is tried again now and then, ever more seldom, since texts change. The
+    output does not depend on the choice; only time does.
 
     Args:
         drafters: to choose from; proposing nothing is always a choice.
@@ -65,8 +73,7 @@ class AutoDrafter:
     def __init__(self, drafters: Sequence[Drafter], memory: Memory | None = None) -> None:
         self.drafters: list[Drafter] = [NoDrafter(), *drafters]
         self._arms: Memory = {} if memory is None else memory
-        self._used: _Arm | None = None
-        self._round = 0
+        self._used: list[_Arm] = []
 
     @property
     def max_draft(self) -> int:
@@ -77,18 +84,25 @@ class AutoDrafter:
         """Begin a run with every drafter."""
         for drafter in self.drafters:
             drafter.start(prompts, max_new, target)
-        self._used = None
+        self._used = []
 
     def propose(self, round_: Round) -> Draft:
         """The draft of the drafter chosen for this round."""
-        self._round += 1
         batch = len(round_.counts).bit_length()
-        ranked = sorted(self.drafters, key=lambda drafter: self._promise(drafter, batch), reverse=True)
-        for drafter in ranked:
+        whole = {drafter.name: self._arm(drafter.name, 0, batch) for drafter in self.drafters}
+        for arm in whole.values():
+            arm.idle += 1
+        plain = whole[NoDrafter.name]
+        for drafter in sorted(self.drafters, key=lambda drafter: whole[drafter.name].rate, reverse=True):
             draft = drafter.propose(round_)
-            if draft.symbols.shape[1] or isinstance(drafter, NoDrafter):
-                self._used = self._arms.setdefault((drafter.name, draft.symbols.shape[1], batch), _Arm())
-                return draft
+            width = draft.symbols.shape[1]
+            if isinstance(drafter, NoDrafter):
+                return self._choose(draft, [plain])
+            if width:
+                arm = self._arm(drafter.name, width, batch)
+                arm.idle += 1
+                if arm.rate > plain.rate or plain.rate == float("inf"):
+                    return self._choose(draft, [whole[drafter.name], arm])
         raise AssertionError("proposing nothing is always a choice")
 
     def select(self, rows: NDArray[np.int64]) -> None:
@@ -98,19 +112,15 @@ class AutoDrafter:
 
     def observe(self, accepted: NDArray[np.int64], seconds: float) -> None:
         """Learn what the last round cost and gave."""
-        if self._used is None or not len(accepted):
-            return
-        self._used.enter(float(accepted.mean()), seconds)
+        if len(accepted):
+            for arm in self._used:
+                arm.enter(float(accepted.mean()), seconds)
 
-    def _promise(self, drafter: Drafter, batch: int) -> float:
-        """The best rate of the drafter's widths; infinite where one is due to be tried."""
-        arms = [arm for (name, _, size), arm in self._arms.items() if (name, size) == (drafter.name, batch)]
-        if not arms:
-            return float("inf")
-        best = max(arms, key=lambda arm: arm.rate)
-        if self._round >= best.due > 0:
-            best.due, best.wait = self._round + best.wait, min(2 * best.wait, _LAST_WAIT)
-            return float("inf")
-        if best.due == 0 and best.rounds >= _TRIALS:
-            best.due = self._round + best.wait
-        return best.rate
+    def _arm(self, name: str, width: int, batch: int) -> _Arm:
+        return self._arms.setdefault((name, width, batch), _Arm())
+
+    def _choose(self, draft: Draft, arms: list[_Arm]) -> Draft:
+        self._used = arms
+        for arm in arms:
+            arm.use()
+        return draft
