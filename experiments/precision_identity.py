@@ -81,19 +81,21 @@ def main() -> None:
     parser.add_argument("--prompts-file", type=Path, required=True)
     parser.add_argument("--max-new-tokens", type=int, default=160)
     parser.add_argument("--copies", type=int, default=3, help="of every prompt, each with a seed of its own")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--laws", nargs="+", help="default: all of the model")
     given = parser.parse_args()
     lines = given.prompts_file.read_text(encoding="utf-8").splitlines()
     prompts = [json.loads(line)["text"] for line in lines] * given.copies
     lm, results = bytelm.load(given.model), []
     print("| precision | law | | condition | rows | equal | first part at | symbols not the argmax | worst, ulps |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for dtype in (torch.float32, torch.bfloat16):
-        lm.model.to(dtype)
-        for law in lm.laws:
+    for name in given.precisions:
+        lm.model.to(getattr(torch, name))
+        for law in given.laws or lm.laws:
             for sampled in (False, True):
                 options = {"max_new_tokens": given.max_new_tokens, "do_sample": sampled, "eos_token_id": ()}
                 for entry in compare(lm, law, prompts, options):
-                    name, kind = str(dtype).removeprefix("torch."), "sampled" if sampled else "greedy"
+                    kind = "sampled" if sampled else "greedy"
                     ties = f"{entry.get('tie_not_argmax', 0):.0f} of {entry['tie_cases']:.0f}" if not sampled else ""
                     worst = f"{entry['tie_worst_ulps']:.2f}" if not sampled else ""
                     first = "" if entry["first"] is None else entry["first"]
