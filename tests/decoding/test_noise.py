@@ -125,6 +125,19 @@ def test_noise_of_a_symbol_does_not_depend_on_the_vocabulary():
     assert torch.equal(small, again)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_is_the_same_on_a_gpu():
+    """Words to the bit; the two logarithms may round their last place differently."""
+    generator = torch.Generator().manual_seed(0)
+    counter, key = ([torch.randint(0, 2**32, (1000,), generator=generator) for _ in range(n)] for n in (4, 2))
+    on_gpu = philox4x32(tuple(c.cuda() for c in counter), tuple(k.cuda() for k in key))
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(philox4x32(tuple(counter), tuple(key)), on_gpu, strict=True))
+    seeds, positions = row_seeds(11, 5), np.array([0, 3, 700, 2**31, 9])
+    cpu = GumbelNoise(seeds)(positions, 4, 1000)
+    gpu = GumbelNoise(seeds)(positions, 4, 1000, torch.device("cuda")).cpu()
+    torch.testing.assert_close(gpu, cpu, rtol=1e-14, atol=1e-14)
+
+
 def test_extreme_words_stay_finite_and_inside():
     for k in (0, 2**52 - 1):
         u = (torch.tensor(k).double() + 0.5) * 2.0**-52
