@@ -16,12 +16,7 @@ _SHAPES = 64
 @functools.cache
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """The function through ``torch.compile``. Sizes that change are taken as variable from the second value on."""
-    fast: Any = torch.compile(function)
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with torch._dynamo.config.patch(recompile_limit=_SHAPES):
-            result: T = fast(*args, **kwargs)
-            return result
-
-    return call
+    # A limit for the process: set around every call, it costs as much as three matrix products.
+    torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
+    fast: Any = torch.compile(function, options={"cpp_wrapper": not torch.cuda.is_available()})
+    return fast

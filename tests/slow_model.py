@@ -33,7 +33,8 @@ def attention(x, w, name, config, base, positions=None):
     sizes, num = config, len(x)
     positions = range(num) if positions is None else positions
     group = sizes.num_heads // sizes.num_kv_heads
-    q, k, v = (x @ w[f"{name}.{part}.weight"].T for part in ("query", "key", "value"))
+    parts = np.cumsum((sizes.num_heads, sizes.num_kv_heads)) * sizes.head_width
+    q, k, v = np.split(x @ w[f"{name}.query_key_value.weight"].T, parts, axis=-1)
     y = np.zeros((num, sizes.num_heads * sizes.head_width))
     for head in range(sizes.num_heads):
         mine = slice(head * sizes.head_width, (head + 1) * sizes.head_width)
@@ -80,7 +81,7 @@ def states(model, data, w=None):
         inner = rms_norm(x, w[f"{name}.attention_norm.weight"], config.norm.eps)
         x = x + attention(inner, w, f"{name}.attention", config.attention, config.position.base)
         inner = rms_norm(x, w[f"{name}.feedforward_norm.weight"], config.norm.eps)
-        up, gate = (inner @ w[f"{name}.feedforward.{part}.weight"].T for part in ("up", "gate"))
+        gate, up = np.split(inner @ w[f"{name}.feedforward.gate_up.weight"].T, 2, axis=-1)
         x = x + (silu(gate) * up) @ w[f"{name}.feedforward.down.weight"].T
     return rms_norm(x, w["norm.weight"], config.norm.eps)
 
@@ -94,7 +95,7 @@ def head_logits(model, h, window, prefix, w=None):
     if j:
         name = f"heads.prefix_mlps.{j - 1}"
         told = np.concatenate([w["heads.embedding.weight"][b] for b in prefix])
-        hidden = silu(w[f"{name}.state.weight"] @ h + w[f"{name}.prefix.weight"] @ told)
+        hidden = silu(w[f"{name}.up.weight"] @ np.concatenate((h, told)))
         s = s + w[f"{name}.down.weight"] @ hidden
     if config.heads.tables:
         s = s + table_sum(w["heads.tables.table.weight"], config.heads.tables, [*window, *prefix])
@@ -125,5 +126,5 @@ def next_patch(model, h, patch):
     state = rms_norm(h, w[f"{name}.state_norm.weight"], eps)
     x = w[f"{name}.mix.weight"] @ np.concatenate((state, rms_norm(merged, w[f"{name}.bytes_norm.weight"], eps)))
     normed = rms_norm(x, w[f"{name}.feedforward_norm.weight"], eps)
-    gate, up = (w[f"{name}.feedforward.{part}.weight"] @ normed for part in ("gate", "up"))
+    gate, up = np.split(w[f"{name}.feedforward.gate_up.weight"] @ normed, 2)
     return rms_norm(x + w[f"{name}.feedforward.down.weight"] @ (silu(gate) * up), w[f"{name}.norm.weight"], eps)

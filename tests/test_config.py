@@ -208,7 +208,7 @@ def test_weights_are_a_function_of_the_seed():
 def test_initial_deviations():
     model = build_model(dataclasses.replace(tiny_config(), num_blocks=8, width=64), 0)
     weights = model.state_dict()
-    assert weights["blocks.3.feedforward.gate.weight"].std() == pytest.approx(0.02, rel=0.1)
+    assert weights["blocks.3.feedforward.gate_up.weight"].std() == pytest.approx(0.02, rel=0.1)
     assert weights["blocks.3.feedforward.down.weight"].std() == pytest.approx(0.02 / 4, rel=0.1)
     assert weights["blocks.3.attention.output.weight"].std() == pytest.approx(0.02 / 4, rel=0.1)
     assert (weights["norm.weight"] == 1).all()

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bytelm.benchmarks.bandwidth import slot_bytes, weight_bytes
 from bytelm.benchmarks.timing import median_ratio, seconds_per_call, take_turns
+from bytelm.compilation import compiled as compile_once
 from bytelm.hub import LanguageModel
+from bytelm.model.blocks import StatesBlock
 from bytelm.model.config import Law
 from bytelm.model.targets import NextTarget, PatchTarget
 
@@ -33,7 +36,7 @@ class ForwardCost:
         heads: how many heads are then asked, one after the other; 0: the body alone.
         batch: rows.
         slots: patch positions of each stream in the cache that attention looks at.
-        compiled: whether the forward ran through ``torch.compile``.
+        compiled: whether forward and heads ran through ``torch.compile``.
         seconds: median over the repeats.
         ratio: over the forward of the body at one position under the same law and mode, the median of pairs measured
             in turn.
@@ -123,14 +126,20 @@ def _forward(target: PatchTarget | NextTarget, batch: int, kind: _Kind) -> Calla
     symbols = torch.arange(kind.positions * target.unit, device=target.device).expand(batch, -1) % target.vocab_size
     draft, nothing = symbols[:, target.unit :], torch.zeros(batch, dtype=torch.int64, device=target.device)
 
+    ask = compile_once(_ask) if target.fixed_shapes else _ask
+
     def call() -> object:
-        block = target.advance(symbols, nothing, draft)
-        prefix = symbols.new_zeros((batch, kind.positions, 0))
-        for _ in range(kind.heads):
-            prefix = torch.cat((prefix, block.logits(prefix).argmax(-1, keepdim=True)), dim=-1)
-        return block, prefix
+        return ask(target.advance(symbols, nothing, draft), kind.heads)
 
     return call
+
+
+def _ask(block: StatesBlock, heads: int) -> Tensor:
+    """The likeliest symbols of so many heads of every state, one after the other."""
+    prefix = block.windows_BRP[:, :, :0]
+    for _ in range(heads):
+        prefix = torch.cat((prefix, block.logits(prefix).argmax(-1, keepdim=True)), dim=-1)
+    return prefix
 
 
 def _bytes_read(lm: LanguageModel, kind: _Kind, batch: int, slots: int) -> int:

@@ -11,17 +11,16 @@ from bytelm.shapes import Hidden, Windows
 
 
 class PrefixMLP(nn.Module):
-    """``down(silu(state(h) + prefix(embeddings)))``: what N earlier bytes of the patch change in the state."""
+    """``down(silu(up(h, embeddings)))``: what N earlier bytes of the patch change in the state."""
 
     def __init__(self, width: int, prefix_width: int, inner: int) -> None:
         super().__init__()
-        self.state = nn.Linear(width, inner, bias=False)
-        self.prefix = nn.Linear(prefix_width, inner, bias=False)
+        self.up = nn.Linear(width + prefix_width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, h: Float[Tensor, "*B D"], prefix: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
         """The change, to be added to the state."""
-        return self.down(F.silu(self.state(h) + self.prefix(prefix)))
+        return self.down(F.silu(self.up(torch.cat((h, prefix), dim=-1))))
 
 
 class ChainedHeads(nn.Module):
@@ -62,18 +61,16 @@ class ChainedHeads(nn.Module):
         self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T K V"]:
         """Logits of all heads, head j given targets 1 … j - 1 (teacher forcing)."""
-        h, window, targets = h_BTD.flatten(0, 1), windows_BTP.flatten(0, 1), targets_BTK.flatten(0, 1)
-        logits = torch.stack([self.step(h, window, targets[:, :j]) for j in range(self.num_heads)], dim=1)
-        return logits.unflatten(0, h_BTD.shape[:2])
+        return torch.stack([self.step(h_BTD, windows_BTP, targets_BTK[..., :j]) for j in range(self.num_heads)], dim=2)
 
     def step(
-        self, h_BD: Float[Tensor, "B D"], window_BP: Int[Tensor, "B P"], prefix_BN: Int[Tensor, "B N"]
-    ) -> Float[Tensor, "B V"]:
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
+    ) -> Float[Tensor, "*B V"]:
         """Logits of head N + 1 after a prefix of N bytes of the patch."""
-        n = prefix_BN.shape[1]
+        n = prefix_BN.shape[-1]
         s_BD = h_BD
         if n > 0:
-            s_BD = s_BD + self.prefix_mlps[n - 1](h_BD, self.embedding(prefix_BN).flatten(1))
+            s_BD = s_BD + self.prefix_mlps[n - 1](h_BD, self.embedding(prefix_BN).flatten(-2))
         if self.tables is not None:
-            s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=1))
+            s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
         return self.unembeddings[n](self.norm(s_BD))

@@ -21,9 +21,9 @@ class IndependentHeads(nn.Module):
         return self.unembedding(h_BTD).unflatten(-1, (self.num_heads, self.vocab_size))
 
     def step(
-        self, h_BD: Float[Tensor, "B D"], window_BP: Int[Tensor, "B P"], prefix_BN: Int[Tensor, "B N"]
-    ) -> Float[Tensor, "B V"]:
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
+    ) -> Float[Tensor, "*B V"]:
         """Logits of head N + 1, which follows a prefix of N bytes of the patch."""
-        n = prefix_BN.shape[1]
+        n = prefix_BN.shape[-1]
         rows = slice(n * self.vocab_size, (n + 1) * self.vocab_size)
         return nn.functional.linear(h_BD, self.unembedding.weight[rows])

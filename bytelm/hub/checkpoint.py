@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bytelm.encoding import Encoding, encoding_from_dict
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
@@ -19,8 +21,16 @@ from bytelm.model.build import build_model
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import ModelConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1, which is read as well, had a tensor for each layer of a fused one."""
+
 _CONFIG, _ENCODING, _WEIGHTS = "config.json", "encoding.json", "model.safetensors"
+_FUSED = {
+    "attention.query_key_value": (0, ("attention.query", "attention.key", "attention.value")),
+    "feedforward.gate_up": (0, ("feedforward.gate", "feedforward.up")),
+    "up": (1, ("state", "prefix")),
+}
+"""Ends of the names of today's layers: the axis along which layers of version 1 are put together, and their names."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +93,9 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     config = _read_json(folder / _CONFIG)
     if config.get("format") != "bytelm":
         raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected 'bytelm'")
-    if config.get("format_version") != FORMAT_VERSION:
+    if config.get("format_version") not in (1, FORMAT_VERSION):
         raise CheckpointError(
-            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected {FORMAT_VERSION}"
+            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected 1 or {FORMAT_VERSION}"
             f" (written by bytelm {config.get('bytelm_version', 'of unknown version')})"
         )
     try:
@@ -100,12 +110,15 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
             f"{folder / _ENCODING}: digest {encoding.digest[:16]}…, expected {str(digest)[:16]}… of {_CONFIG}"
         )
     model = build_model(model_config, device="meta")
-    _fill(model, folder / _WEIGHTS, torch.device(device))
+    _fill(model, folder / _WEIGHTS, torch.device(device), split=config["format_version"] == 1)
     return Checkpoint(model.eval(), encoding)
 
 
-def _fill(model: ByteLM, path: Path, device: torch.device) -> None:
-    """Put the tensors of a safetensors file into a model on the meta device; every name, shape and type must agree."""
+def _fill(model: ByteLM, path: Path, device: torch.device, *, split: bool) -> None:
+    """Put the tensors of a safetensors file into a model on the meta device; every name, shape and type must agree.
+
+    ``split``: layers that are fused now are tensors of their own.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected the weights")
     try:
@@ -113,6 +126,8 @@ def _fill(model: ByteLM, path: Path, device: torch.device) -> None:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     expected = model.state_dict()
+    if split:
+        state = _fused(state, expected, path)
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
             raise CheckpointError(f"{path}: parameter {name} is missing")
@@ -124,6 +139,19 @@ def _fill(model: ByteLM, path: Path, device: torch.device) -> None:
         if not state[name].is_floating_point() or state[name].dtype != state[next(iter(expected))].dtype:
             raise CheckpointError(f"{path}: parameter {name} is {state[name].dtype}, expected one float type for all")
     model.load_state_dict(state, assign=True)
+
+
+def _fused(state: dict[str, Tensor], expected: Iterable[str], path: Path) -> dict[str, Tensor]:
+    """Tensors of version 1 under the names of today."""
+    state = dict(state)
+    for fused, (axis, parts) in _FUSED.items():
+        for name in [name for name in expected if name.endswith(f".{fused}.weight")]:
+            names = [f"{name.removesuffix(f'{fused}.weight')}{part}.weight" for part in parts]
+            for part in names:
+                if part not in state:
+                    raise CheckpointError(f"{path}: parameter {part} is missing")
+            state[name] = torch.cat([state.pop(part) for part in names], dim=axis)
+    return state
 
 
 def _replace(new: Path, old: Path) -> None:

@@ -23,6 +23,7 @@ from bytelm.hub.text_stream import TextStreamer, split_finished
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, ModelConfig
 from bytelm.model.laws import check_law, score_bytes
+from bytelm.model.layout import lay_out_for_decoding
 from bytelm.model.targets import NextTarget, PatchTarget, make_target
 from bytelm.tokenizer import Tokenizer
 
@@ -203,4 +204,5 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> LanguageMode
         CheckpointError: a file is missing, damaged, or of another version.
     """
     checkpoint = load_checkpoint(Path(folder), device)
+    lay_out_for_decoding(checkpoint.model)
     return LanguageModel(checkpoint.model, checkpoint.encoding)

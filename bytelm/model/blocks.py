@@ -26,8 +26,7 @@ class StatesBlock:
 
     def logits(self, prefix: Int[Tensor, "B R _"]) -> Float[Tensor, "B R V"]:
         """Head N + 1 of every state after N symbols of its unit (independent heads do not look at them)."""
-        logits = self.model.heads.step(self.h_BRD.flatten(0, 1), self.windows_BRP.flatten(0, 1), prefix.flatten(0, 1))
-        return logits.unflatten(0, prefix.shape[:2])
+        return self.model.heads.step(self.h_BRD, self.windows_BRP, prefix)
 
     def select(self, rows: Int[Tensor, " _"]) -> "StatesBlock":
         """The block of these rows."""

@@ -88,9 +88,8 @@ def _predict(model: ByteLM, law: Law, bytes_BL: Integer[Tensor, "B L"]) -> Float
     patches_BTP = bytes_BL.unflatten(1, (-1, model.config.patch)).long()
     windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:, :1]
     h_BTD = model(windows)
-    none = windows.new_empty((windows.shape[0] * windows.shape[1], 0))
-    logits = model.heads.step(h_BTD.flatten(0, 1), windows.flatten(0, 1), none)
-    return cross_entropy(logits.view(*targets.shape, -1), targets)
+    logits = model.heads.step(h_BTD, windows, windows[..., :0])
+    return cross_entropy(logits[:, :, None], targets)
 
 
 def _segments(row: int, length: int, start: int, phase: int, config: ModelConfig) -> Iterator[_Segment]:

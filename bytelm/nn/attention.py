@@ -4,11 +4,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bytelm.nn.fused import FusedLinear
 from bytelm.nn.kv_cache import CacheView
 from bytelm.nn.rotary import rotate
 from bytelm.shapes import Hidden
 
-Angles = tuple[Float[Tensor, "*B T E"], Float[Tensor, "*B T E"]]
+Angles = tuple[Float[Tensor, "*B 1 T E"], Float[Tensor, "*B 1 T E"]]
 
 
 class Attention(nn.Module):
@@ -17,17 +18,15 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int, num_kv_heads: int, head_width: int) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_width = num_heads, num_kv_heads, head_width
-        self.query = nn.Linear(width, num_heads * head_width, bias=False)
-        self.key = nn.Linear(width, num_kv_heads * head_width, bias=False)
-        self.value = nn.Linear(width, num_kv_heads * head_width, bias=False)
+        self.query_key_value = FusedLinear(width, ((num_heads + num_kv_heads) * head_width, num_kv_heads * head_width))
         self.output = nn.Linear(num_heads * head_width, width, bias=False)
 
     def forward(self, x_BTD: Hidden, angles: Angles, block: int, view: CacheView | None) -> Hidden:
         """Attend to all earlier positions: those of ``x`` when ``view`` is None, else those of the cache rows."""
-        q_BHTE = self._split(self.query(x_BTD), self.num_heads)
-        k_BGTE = self._split(self.key(x_BTD), self.num_kv_heads)
-        v_BGTE = self._split(self.value(x_BTD), self.num_kv_heads)
-        q_BHTE, k_BGTE = rotate(q_BHTE, *angles), rotate(k_BGTE, *angles)
+        queries_keys, values = self.query_key_value(x_BTD)
+        turned = rotate(self._by_head(queries_keys), *angles)
+        q_BHTE, k_BGTE = turned.split((self.num_heads, self.num_kv_heads), dim=1)
+        v_BGTE = self._by_head(values)
         mask = None
         if view is not None:
             k_BGTE, v_BGTE = view.extend(block, k_BGTE, v_BGTE)
@@ -37,5 +36,5 @@ class Attention(nn.Module):
         )
         return self.output(y_BHTE.transpose(1, 2).flatten(2))
 
-    def _split(self, x_BTD: Tensor, num_heads: int) -> Tensor:
-        return x_BTD.unflatten(-1, (num_heads, self.head_width)).transpose(1, 2)
+    def _by_head(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)

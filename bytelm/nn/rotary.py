@@ -7,23 +7,20 @@ from torch import Tensor
 
 def rotary_angles(
     positions: Int[Tensor, "*B T"], head_width: int, base: float
-) -> tuple[Float[Tensor, "*B T E"], Float[Tensor, "*B T E"]]:
-    """Cosines and sines of the rotation at each position, in float32.
+) -> tuple[Float[Tensor, "*B 1 T E"], Float[Tensor, "*B 1 T E"]]:
+    """Cosines and sines of the rotation at each position, the same for every head, in float32.
 
-    Pair ``i`` of ``head_width / 2`` pairs turns by ``position * base ** (-2 i / head_width)`` radians.
+    The first half of the sines is negative, as :func:`rotate` needs them. Pair ``i`` of ``head_width / 2`` pairs turns
+    by ``position * base ** (-2 i / head_width)`` radians.
     """
     exponent = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
     angles = positions[..., None].float() * base**-exponent
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos()[..., None, :, :], angles.sin()[..., None, :, :]
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(
-    x_BHTE: Float[Tensor, "B H T E"], cos: Float[Tensor, "*B T E"], sin: Float[Tensor, "*B T E"]
+    x_BHTE: Float[Tensor, "B H T E"], cos: Float[Tensor, "*B 1 T E"], sin: Float[Tensor, "*B 1 T E"]
 ) -> Float[Tensor, "B H T E"]:
-    """Turn each pair (i, i + E/2) of the last axis by its angle. ``cos`` and ``sin``: (T, E), or (B, T, E) per row."""
-    if cos.dim() == 3:
-        cos, sin = cos[:, None], sin[:, None]
-    first, second = x_BHTE.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x_BHTE * cos + turned * sin).to(x_BHTE.dtype)
+    """Turn each pair (i, i + E/2) of the last axis by its angle; ``cos`` and ``sin`` from :func:`rotary_angles`."""
+    return (x_BHTE * cos + x_BHTE.roll(x_BHTE.shape[-1] // 2, -1) * sin).to(x_BHTE.dtype)

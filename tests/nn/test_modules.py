@@ -76,7 +76,7 @@ def test_swiglu():
     x = torch.randn(2, 3, 6)
     w = module_weights(layer, "f")
     inner = x.double().numpy()
-    gate, up = inner @ w["f.gate.weight"].T, inner @ w["f.up.weight"].T
+    gate, up = np.split(inner @ w["f.gate_up.weight"].T, 2, axis=-1)
     expected = (slow_model.silu(gate) * up) @ w["f.down.weight"].T
     np.testing.assert_allclose(layer(x).detach().numpy(), expected, atol=1e-6)
 
