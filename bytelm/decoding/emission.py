@@ -81,9 +81,9 @@ class Emitter:
         return emit(block, unit, draft, state, noise, self.rule, self.sampling, self.processor)
 
     def choice(self, state: State, positions: NDArray[np.int64], most: int) -> "DraftChoice":
-        """How drafters choose the symbols after the committed ones, ``most`` of them at most."""
+        """How drafters choose the ``most`` symbols after the committed ones."""
         window = None
-        if not self.sampling.greedy and most > 0:
+        if not self.sampling.greedy:
             noise = self._noise[_EMISSION if self.rule.coupled else _DRAFT]
             window = noise(positions, most, self.vocab_size, self.device)
         return DraftChoice(self, state, window)

@@ -1,5 +1,6 @@
 """The one decoding loop: every law, every drafter, every batch."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -209,7 +210,7 @@ class Run:
         target, ledger, emitter = self.target, self._ledger, self._emitter
         live = ledger.live[ledger.rows]
         counts = torch.from_numpy(self._kept * live).to(target.device)
-        choose = emitter.choice(emission.state, ledger.positions, self.drafter.max_draft)
+        choose = functools.partial(emitter.choice, emission.state, ledger.positions)
         self._clock.lap("host")
         draft = self.drafter.propose(
             Round(block, emission.symbols, counts, ledger.histories(), target.unit, choose, ledger.room)

@@ -96,16 +96,17 @@ class GumbelNoise:
             device: where the noise is computed and stays; default the CPU.
         """
         device = device or torch.device("cpu")
-        offset_B, chunk_BNV = positions - self._start_B, self._chunk_BNV
-        held = chunk_BNV.shape[2] == vocab and chunk_BNV.device == device
-        if not held or offset_B.min() < 0 or offset_B.max() + count > chunk_BNV.shape[1]:
-            self._fill(positions, count, vocab, device)
-            return self._chunk_BNV[:, :count]
-        if (offset_B == offset_B[0]).all():
-            return chunk_BNV[:, int(offset_B[0]) : int(offset_B[0]) + count]
-        rows_B1 = torch.arange(len(offset_B), device=device)[:, None]
-        ahead = torch.from_numpy(offset_B).to(device)[:, None] + torch.arange(count, device=device)
-        return chunk_BNV[rows_B1, ahead]
+        offset_B = positions - self._start_B
+        held = self._chunk_BNV.shape[2] == vocab and self._chunk_BNV.device == device and offset_B.min() >= 0
+        if not held or offset_B.max() + count > self._chunk_BNV.shape[1]:
+            kept = max(0, self._chunk_BNV.shape[1] - int(offset_B.max())) if held else 0
+            known = [self._cut(offset_B, kept)] if kept else []
+            budget = _CHUNK_NUMBERS.get(device.type, _CHUNK_NUMBERS["cuda"])
+            num_ahead = max(count, min(_CHUNK_POSITIONS, budget // (len(positions) * vocab)))
+            fresh = self._compute(positions + kept, num_ahead - kept, vocab, device)
+            self._chunk_BNV, self._start_B = torch.cat((*known, fresh), dim=1), positions.copy()
+            offset_B = np.zeros_like(positions)
+        return self._cut(offset_B, count)
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Keep these rows, in this order."""
@@ -113,21 +114,31 @@ class GumbelNoise:
         self._seeds, self._start_B = self._seeds[index], self._start_B[rows]
         self._chunk_BNV = self._chunk_BNV[index.to(self._chunk_BNV.device)]
 
-    def _fill(self, positions: NDArray[np.int64], count: int, vocab: int, device: torch.device) -> None:
-        """Compute a chunk that starts at ``positions`` and holds at least ``count`` of them."""
+    def _cut(self, offset_B: NDArray[np.int64], count: int) -> Float[Tensor, "B N V"]:
+        """For each row ``count`` positions of the chunk from an offset on."""
+        first = int(offset_B[0])
+        if (offset_B == first).all():
+            return self._chunk_BNV[:, first : first + count]
+        device = self._chunk_BNV.device
+        rows_B1 = torch.arange(len(offset_B), device=device)[:, None]
+        return self._chunk_BNV[
+            rows_B1, torch.from_numpy(offset_B).to(device)[:, None] + torch.arange(count, device=device)
+        ]
+
+    def _compute(
+        self, positions: NDArray[np.int64], count: int, vocab: int, device: torch.device
+    ) -> Float[Tensor, "B N V"]:
+        """The noise itself, see :meth:`__call__`."""
         assert positions.min() >= 0
         assert positions.max() < _WORD - _CHUNK_POSITIONS
-        budget = _CHUNK_NUMBERS.get(device.type, _CHUNK_NUMBERS["cuda"])
-        num_ahead = max(count, min(_CHUNK_POSITIONS, budget // (len(positions) * vocab)))
         start_B11 = torch.from_numpy(positions).to(device).view(-1, 1, 1)
-        position_BN1 = start_B11 + torch.arange(num_ahead, device=device).view(1, -1, 1)
+        position_BN1 = start_B11 + torch.arange(count, device=device).view(1, -1, 1)
         pair_11V = torch.arange((vocab + 1) // 2, device=device).view(1, 1, -1)
         low, high, row = self._seeds.to(device).unbind(1)
         words = philox4x32((pair_11V, position_BN1, row, torch.full_like(row, self._stream)), (low, high))
         k = torch.stack(((words[0] << 20) | (words[1] >> 12), (words[2] << 20) | (words[3] >> 12)), dim=-1)
         u = (k.flatten(2)[:, :, :vocab].to(torch.float64) + 0.5) * 2.0**-52
-        self._chunk_BNV = u.log_().neg_().log_().neg_()
-        self._start_B = positions.copy()
+        return u.log_().neg_().log_().neg_()
 
 
 def uniform(gumbel: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:

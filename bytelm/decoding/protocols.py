@@ -1,7 +1,7 @@
 """What the decoding loop needs from a model under a law (a target) and from a drafter. Nothing more."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -142,7 +142,7 @@ class Round:
         counts: (B,), at least ``unit`` in every row that goes on.
         histories: prompt and generated symbols of each row, the committed ones included.
         unit: of the target.
-        choose: the rule, to draft by.
+        choice: the rule, to draft so many symbols by.
         room: the most symbols that any row may still commit.
     """
 
@@ -151,7 +151,7 @@ class Round:
     counts: Counts
     histories: Sequence[NDArray[Any]]
     unit: int
-    choose: Choose
+    choice: Callable[[int], Choose]
     room: int
 
 

@@ -39,7 +39,7 @@ class LanguageModel:
     def __init__(self, model: ByteLM, encoding: Encoding) -> None:
         self.model, self.encoding = model, encoding
         self.tokenizer = Tokenizer(encoding)
-        self._speeds: dict[tuple[Law, bool], Memory] = {}
+        self._speeds: dict[tuple[Law, bool, bool], Memory] = {}
 
     @property
     def config(self) -> ModelConfig:
@@ -128,7 +128,7 @@ class LanguageModel:
         law = check_law(self.config, options.law)
         self.model.eval()
         target = self.make_target(law, compiled=options.compile)
-        memory = self._speeds.setdefault((law, options.compile), {})
+        memory = self._speeds.setdefault((law, options.compile, options.sampling.greedy), {})
         ends = None if options.eos_token_id is None else end_sequences(options.eos_token_id)
         run = Run(
             target,

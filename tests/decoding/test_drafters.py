@@ -150,9 +150,15 @@ class Fake(StatelessDrafter):
         return Draft(torch.zeros(len(round_.counts), width, dtype=torch.int64), source=self.name)
 
 
+def begun(drafters, memory=None, rows=1, max_new=10**6):
+    auto = AutoDrafter(drafters, memory)
+    auto.start(as_arrays(*[[1]] * rows), max_new, make_target(tiny_model(), "next", BOS))
+    return auto
+
+
 def settle(drafters, speeds, rounds=300):
     """Which drafter was used in each round, where one gives ``speeds[name] = (symbols, seconds)`` a round."""
-    auto, used = AutoDrafter(drafters), []
+    auto, used = begun(drafters), []
     for _ in range(rounds):
         draft = auto.propose(a_round(as_arrays([1])))
         used.append(draft.source)
@@ -186,7 +192,7 @@ def test_auto_drops_drafts_of_a_width_that_loses():
             width = 2 if self.asked % 2 else 9
             return Draft(torch.zeros(len(round_.counts), width, dtype=torch.int64), source=self.name)
 
-    auto, used = AutoDrafter([TwoWidths("two", 9)]), []
+    auto, used = begun([TwoWidths("two", 9)]), []
     for _ in range(400):
         width = auto.propose(a_round(as_arrays([1]))).symbols.shape[1]
         used.append(width)
@@ -208,7 +214,7 @@ def test_many_widths_are_not_tried_one_after_another_where_none_pays():
 
 
 def test_auto_notices_that_the_text_has_changed():
-    auto = AutoDrafter([Fake("heads", 3)])
+    auto = begun([Fake("heads", 3)])
     used = []
     for step in range(600):
         draft = auto.propose(a_round(as_arrays([1])))
@@ -222,13 +228,34 @@ def test_auto_notices_that_the_text_has_changed():
 def test_what_auto_has_learnt_goes_on():
     memory = {}
     for _ in range(2):
-        auto = AutoDrafter([Fake("slow", 3)], memory)
+        auto = begun([Fake("slow", 3)], memory)
         used = []
         for _ in range(30):
             draft = auto.propose(a_round(as_arrays([1])))
             used.append(draft.source)
             auto.observe(np.array([1]), 9.0 if draft.source == "slow" else 1.0)
     assert used.count("slow") <= 2
+
+
+@pytest.mark.parametrize(("gains", "pays"), [((6, 6, 6, 6), True), ((21, 1, 1, 1), False), ((6, 6, 6, 1), False)])
+def test_auto_looks_at_the_rows_that_end_last(gains, pays):
+    """The mean gain is about the same; a batch whose last row gains nothing ends no sooner for dearer rounds."""
+    auto, used = begun([Fake("heads", 20)], rows=4, max_new=5_000), []
+    for _ in range(200):
+        draft = auto.propose(a_round(as_arrays(*[[1]] * 4)))
+        used.append(draft.source)
+        drafted = draft.source == "heads"
+        auto.observe(np.array(gains if drafted else (1, 1, 1, 1)), 2.5 if drafted else 1.0)
+    assert (used[40:].count("heads") > 150) if pays else (used[40:].count("none") > 140)
+
+
+def test_auto_tries_nothing_new_shortly_before_the_end():
+    for max_new, tried in ((15, False), (40, True)):
+        auto, used = begun([Fake("heads", 3)], max_new=max_new), []
+        for _ in range(max_new):
+            used.append(auto.propose(a_round(as_arrays([1]))).source)
+            auto.observe(np.array([1]), 1.0)
+        assert ("heads" in used) == tried
 
 
 SAMPLED = Sampling(do_sample=True)

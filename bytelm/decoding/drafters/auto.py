@@ -1,5 +1,6 @@
 """Choose the drafter that pays, on line."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,18 @@ from bytelm.decoding.drafters.base import NoDrafter
 from bytelm.decoding.protocols import Draft, Drafter, Round, Target
 
 _TRIALS = 3
+_WORTH_A_TRIAL = 16
+"""Units that the row which ends last must still need for something new to be tried."""
+
+_FIXED_SHARE = 0.5
+"""Share of a round's time that does not shrink with the rows that are left."""
+
+_MARGIN = 1.1
+"""What a draft must gain over none: its cost varies more, and it must still pay when the text changes."""
+
+_DROPPED = 0.05
+"""Share of a round that a draft may have cost to be dropped for its width; a dearer one is used now it is there."""
+
 _MEMORY = 0.15
 _FIRST_WAIT, _LAST_WAIT = 24, 512
 
@@ -39,10 +52,14 @@ class _Arm:
         self.symbols += _MEMORY * (symbols - self.symbols)
 
     @property
+    def due(self) -> bool:
+        """Whether it was not tried often enough yet, or not for long."""
+        return self.rounds < _TRIALS or self.idle >= self.wait
+
+    @property
     def rate(self) -> float:
-        """Symbols per row and second; infinite until it was tried often enough, and where it is due again."""
-        due = self.rounds < _TRIALS or self.idle >= self.wait
-        return float("inf") if due else self.symbols / self.seconds
+        """Symbols per row and second; 0 before the first round."""
+        return self.symbols / self.seconds if self.rounds else 0.0
 
     def use(self) -> None:
         """Choose it for a round. Tried again in vain, it waits longer."""
@@ -55,13 +72,47 @@ Memory = dict[tuple[str, int, int], _Arm]
 """What was learnt, by drafter, width of the draft (0: whatever width) and size of the batch (its power of two)."""
 
 
+class _Progress:
+    """How far the rows of a batch are, and what each of them gains from each drafter.
+
+    A batch ends with its last row, and a draft that helps some rows alone does not end it sooner. Row i needs
+    ``n_i = remaining_i / gain_i`` more rounds; a round costs c + d * (rows left), so the batch needs
+    ``c max n + d sum n``. With equal gains that is the mean alone, to which :meth:`evenness` compares.
+    """
+
+    def __init__(self, num_rows: int, max_new: int) -> None:
+        self.remaining = np.full(num_rows, float(max_new))
+        self._gains: dict[str, NDArray[np.float64]] = {}
+
+    def enter(self, name: str, symbols: NDArray[np.int64]) -> None:
+        """Enter a round; a row that got nothing had ended before."""
+        live = symbols > 0
+        self.remaining = np.where(live, np.maximum(self.remaining - symbols, 0), 0)
+        gains = self._gains.setdefault(name, np.full(len(symbols), symbols[live].mean() if live.any() else 1.0))
+        gains += np.where(live, _MEMORY * (symbols - gains), 0)
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Keep these rows, in this order."""
+        self.remaining = self.remaining[rows]
+        self._gains = {name: gains[rows] for name, gains in self._gains.items()}
+
+    def evenness(self, name: str) -> float:
+        """How fast the drafter ends the batch, over how fast it would if its rows were equal."""
+        if not self.remaining.any():
+            return 1.0
+        gains = self._gains.get(name, np.ones(len(self.remaining)))
+        needed = self.remaining / gains
+        even = self.remaining.mean() / gains.mean()
+        return float(even / (_FIXED_SHARE * needed.max() + (1 - _FIXED_SHARE) * needed.mean()))
+
+
 class AutoDrafter:
     """Use, in each round, the drafter that has lately given the most symbols per second, or none.
 
     Every drafter gets a few rounds in which it proposes something; then the one of the best rate is asked first. What a
-    round costs, drafting and verifying at its width, is measured, and so is what it gives; a draft of a width that has
-    lost against no draft is dropped. What loses is tried again now and then, ever more seldom, since texts change. The
-    output does not depend on the choice; only time does.
+    round costs, drafting and verifying at its width, is measured, and so is what it gives to the rows, those that will
+    end last above all; a draft of a width that has lost against no draft is dropped. What loses is tried again now and
+    then, ever more seldom, since texts change. The output does not depend on the choice; only time does.
 
     Args:
         drafters: to choose from; proposing nothing is always a choice.
@@ -74,6 +125,8 @@ class AutoDrafter:
         self.drafters: list[Drafter] = [NoDrafter(), *drafters]
         self._arms: Memory = {} if memory is None else memory
         self._used: list[_Arm] = []
+        self._name = NoDrafter.name
+        self._progress: _Progress
 
     @property
     def max_draft(self) -> int:
@@ -85,6 +138,8 @@ class AutoDrafter:
         for drafter in self.drafters:
             drafter.start(prompts, max_new, target)
         self._used = []
+        self._name = NoDrafter.name
+        self._progress = _Progress(len(prompts), max_new)
 
     def propose(self, round_: Round) -> Draft:
         """The draft of the drafter chosen for this round."""
@@ -93,15 +148,22 @@ class AutoDrafter:
         for arm in whole.values():
             arm.idle += 1
         plain = whole[NoDrafter.name]
-        for drafter in sorted(self.drafters, key=lambda drafter: whole[drafter.name].rate, reverse=True):
+        rates = {name: self._rate(name, arm, round_.unit) for name, arm in whole.items()}
+        for (name, _, size), arm in self._arms.items():  # a drafter is asked if any width of its drafts pays
+            if size == batch and name in rates:
+                rates[name] = max(rates[name], arm.rate * self._progress.evenness(name))
+        rates[NoDrafter.name] *= _MARGIN
+        for drafter in sorted(self.drafters, key=lambda drafter: rates[drafter.name], reverse=True):
+            began = time.perf_counter()
             draft = drafter.propose(round_)
-            width = draft.symbols.shape[1]
+            spent, width = time.perf_counter() - began, draft.symbols.shape[1]
             if isinstance(drafter, NoDrafter):
                 return self._choose(draft, [plain])
             if width:
                 arm = self._arm(drafter.name, width, batch)
                 arm.idle += 1
-                if arm.rate > plain.rate or plain.rate == float("inf"):
+                dear = spent > _DROPPED * plain.seconds
+                if dear or plain.due or self._rate(drafter.name, arm, round_.unit) > rates[NoDrafter.name]:
                     return self._choose(draft, [whole[drafter.name], arm])
         raise AssertionError("proposing nothing is always a choice")
 
@@ -109,18 +171,26 @@ class AutoDrafter:
         """Keep these rows of the batch, in this order."""
         for drafter in self.drafters:
             drafter.select(rows)
+        self._progress.select(rows)
 
     def observe(self, accepted: NDArray[np.int64], seconds: float) -> None:
         """Learn what the last round cost and gave."""
         if len(accepted):
+            self._progress.enter(self._name, accepted)
             for arm in self._used:
                 arm.enter(float(accepted.mean()), seconds)
+
+    def _rate(self, name: str, arm: _Arm, unit: int) -> float:
+        """By how much the drafter lately brought the batch nearer its end; infinite where it is to be tried."""
+        if arm.due and self._progress.remaining.max() >= _WORTH_A_TRIAL * unit:
+            return float("inf")
+        return arm.rate * self._progress.evenness(name)
 
     def _arm(self, name: str, width: int, batch: int) -> _Arm:
         return self._arms.setdefault((name, width, batch), _Arm())
 
     def _choose(self, draft: Draft, arms: list[_Arm]) -> Draft:
-        self._used = arms
+        self._used, self._name = arms, draft.source
         for arm in arms:
             arm.use()
         return draft

@@ -61,7 +61,8 @@ class HeadsDrafter(StatelessDrafter):
     def propose(self, round_: Round) -> Draft:
         """Draft (B, N), one symbol after another."""
         assert isinstance(round_.block, GuessingBlock)
-        return self._propose(round_.block, round_.emitted, round_.counts.clamp(min=1), self.max_draft, round_.choose)
+        num = self.max_draft
+        return self._propose(round_.block, round_.emitted, round_.counts.clamp(min=1), num, round_.choice(num))
 
 
 def _propose(block: GuessingBlock, emitted: Symbols, counts: Counts, num: int, choose: Choose) -> Draft:

@@ -56,13 +56,13 @@ class ModelDrafter:
 
     def propose(self, round_: Round) -> Draft:
         """Draft (B, N), one unit of the small model after another."""
-        unit = self.small.unit
+        unit, choose = self.small.unit, round_.choice(self.max_draft)
         block, state_B, ahead, counts = self._catch_up(round_)
         drafted, log_q = round_.emitted[:, :0], []
         while True:
             begin = drafted.shape[1]
             for _ in range(unit):
-                symbol, law = round_.choose(_logits_at(block, state_B, drafted[:, begin:]), drafted)
+                symbol, law = choose(_logits_at(block, state_B, drafted[:, begin:]), drafted)
                 drafted = torch.cat((drafted, symbol), dim=1)
                 log_q += [] if law is None else [law]
             if drafted.shape[1] == self.max_draft:
