@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
@@ -20,7 +20,12 @@ class Config:
     """Base of every configuration. Subclasses are frozen, keyword-only dataclasses of plain values and other configs.
 
     ``validate`` of each node runs on construction; :meth:`from_dict` runs it again with the dotted path of the node.
+
+    Attributes:
+        usual: whether a mapping that names no ``kind`` means this one of several.
     """
+
+    usual: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.validate()
@@ -139,7 +144,8 @@ def _build_union(hints: tuple[Any, ...], value: Any, path: str) -> Any:
         by_name = {get_args(k)[0]: c for k, c in kinds.items() if k is not None}
         if len(configs) == 1:
             return configs[0].from_dict(value, path)
-        kind = value.get("kind")
+        usual = next((name for name, config in by_name.items() if config.usual), None)
+        kind = value.get("kind", usual)
         if not isinstance(kind, str) or kind not in by_name:
             raise ConfigError(f"{path}.kind: found {kind!r}, expected one of {', '.join(by_name)}")
         return by_name[kind].from_dict(value, path)

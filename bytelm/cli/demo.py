@@ -116,7 +116,7 @@ def _train(out: Path, data: CorpusData, steps: int) -> tuple[ByteLMModule, float
     tables = NgramConfig(orders=(2, 3, 4), rows=4_096)
     config = replace(
         tiny,
-        merger=MergerConfig(byte_width=tiny.merger.byte_width, tables=tables),
+        merger=MergerConfig(byte_width=tiny.width // 4, tables=tables),
         heads=ChainedHeadsConfig(byte_width=32, inner=tiny.width, tables=tables),
     )
     L.seed_everything(0, verbose=False)

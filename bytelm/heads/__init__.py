@@ -2,4 +2,5 @@
 
 from bytelm.heads.chained import ChainedHeads as ChainedHeads
 from bytelm.heads.independent import IndependentHeads as IndependentHeads
+from bytelm.heads.lm_head import LMHead as LMHead
 from bytelm.heads.next_patch import NextPatch as NextPatch

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bytelm.nn.feedforward import SwiGLU
 from bytelm.nn.merger import ConcatMerger
 
 
@@ -27,7 +26,7 @@ class NextPatch(nn.Module):
         self,
         width: int,
         merger: ConcatMerger,
-        feedforward: SwiGLU,
+        feedforward: nn.Module,
         *,
         state_norm: nn.Module,
         bytes_norm: nn.Module,

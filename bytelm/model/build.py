@@ -5,22 +5,31 @@ import math
 import torch
 from torch import nn
 
-from bytelm.heads import ChainedHeads, IndependentHeads, NextPatch
+from bytelm.heads import ChainedHeads, IndependentHeads, LMHead, NextPatch
+from bytelm.model.axes import (
+    AlibiConfig,
+    AttentionConfig,
+    FeedForwardConfig,
+    LearnedPositionsConfig,
+    NgramConfig,
+    RotaryConfig,
+)
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import (
     ChainedHeadsConfig,
-    FeedForwardConfig,
     IndependentHeadsConfig,
+    LMHeadConfig,
     MergerConfig,
     ModelConfig,
-    NgramConfig,
+    TokenEmbeddingConfig,
 )
 from bytelm.nn.attention import Attention
-from bytelm.nn.block import SequentialBlock
-from bytelm.nn.feedforward import SwiGLU
-from bytelm.nn.merger import ConcatMerger
+from bytelm.nn.block import ParallelBlock, SequentialBlock
+from bytelm.nn.feedforward import GeluMLP, SwiGLU
+from bytelm.nn.merger import ConcatMerger, TokenEmbedding
 from bytelm.nn.ngram import NgramTables
 from bytelm.nn.norm import RMSNorm
+from bytelm.nn.position import Alibi, Rotary, Unplaced
 
 
 def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device | None = None) -> ByteLM:
@@ -30,9 +39,9 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     """
     with torch.device(device if device is not None else torch.get_default_device()):
         blocks = [_block(config, i) for i in range(config.num_blocks)]
-        model = ByteLM(
-            config, _merger(config, config.merger), blocks, _norm(config), _heads(config), _next_patch(config)
-        )
+        merger = _merger(config, config.merger)
+        heads = _heads(config, merger)
+        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, _next_patch(config))
     if model.device.type != "meta":
         initialise(model, seed)
     return model
@@ -40,14 +49,14 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
 
 def initialise(model: ByteLM, seed: int) -> None:
     """Draw every weight anew: normal with deviation 0.02; the layers that write to the residual stream by a factor
-    ``1 / sqrt(2 * num_blocks)`` less (Radford et al. 2019, section 2.3); norms are ones.
+    ``1 / sqrt(2 * num_blocks)`` less (Radford et al. 2019, section 2.3); norms are ones, biases zeros.
     """
     generator = torch.Generator().manual_seed(seed)
     shrink = 1 / math.sqrt(2 * model.config.num_blocks)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             residual = name.endswith(("attention.output.weight", "feedforward.down.weight"))
             noise = torch.randn(parameter.shape, generator=generator)
@@ -58,35 +67,79 @@ def _norm(config: ModelConfig) -> nn.Module:
     match config.norm.kind:
         case "rms":
             return RMSNorm(config.width, config.norm.eps)
+        case "layer":
+            return nn.LayerNorm(config.width, config.norm.eps)
 
 
-def _feedforward(config: FeedForwardConfig, width: int) -> SwiGLU:
+def _position(config: ModelConfig) -> nn.Module:
+    match config.position:
+        case RotaryConfig(width=width, base=base):
+            return Rotary(width or config.attention.head_width, base)
+        case AlibiConfig(shrink=shrink):
+            return Alibi(config.attention.num_heads, shrink)
+        case LearnedPositionsConfig():
+            return Unplaced()
+
+
+def _feedforward(config: FeedForwardConfig, width: int) -> SwiGLU | GeluMLP:
     match config.kind:
         case "swiglu":
-            return SwiGLU(width, config.inner)
+            return SwiGLU(width, config.inner, bias=config.bias)
+        case "gelu":
+            return GeluMLP(width, config.inner)
 
 
-def _block(config: ModelConfig, index: int) -> SequentialBlock:
-    attention = Attention(
-        config.width, config.attention.num_heads, config.attention.num_kv_heads, config.attention.head_width
+def _attention(config: AttentionConfig, width: int) -> Attention:
+    return Attention(
+        width,
+        config.num_heads,
+        config.num_kv_heads,
+        config.head_width,
+        bias=config.bias,
+        output_bias=config.output_bias,
+        scale=1 / config.head_width if config.scale == "width" else None,
     )
+
+
+def _block(config: ModelConfig, index: int) -> SequentialBlock | ParallelBlock:
+    attention = _attention(config.attention, config.width)
     feedforward = _feedforward(config.feedforward, config.width)
-    return SequentialBlock(index, _norm(config), attention, _norm(config), feedforward)
+    match config.wiring:
+        case "sequential":
+            return SequentialBlock(index, _norm(config), attention, _norm(config), feedforward)
+        case "parallel":
+            return ParallelBlock(index, _norm(config), attention, feedforward)
 
 
 def _tables(config: NgramConfig | None, width: int) -> NgramTables | None:
     return None if config is None else NgramTables(config.orders, config.rows, width)
 
 
-def _merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
-    match merger.kind:
-        case "concat":
-            tables = _tables(merger.tables, config.width)
-            return ConcatMerger(config.vocab_size, config.patch, merger.byte_width, config.width, tables)
+def _concat_merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
+    tables = _tables(merger.tables, config.width)
+    return ConcatMerger(config.vocab_size, config.patch, merger.byte_width, config.width, tables)
 
 
-def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads:
+def _merger(config: ModelConfig, merger: MergerConfig | TokenEmbeddingConfig) -> ConcatMerger | TokenEmbedding:
+    match merger:
+        case MergerConfig():
+            return _concat_merger(config, merger)
+        case TokenEmbeddingConfig():
+            num_positions = config.context if config.position.kind == "learned" else 0
+            return TokenEmbedding(merger.num_rows, config.width, merger.scale, num_positions)
+
+
+def _heads(config: ModelConfig, merger: ConcatMerger | TokenEmbedding) -> IndependentHeads | ChainedHeads | LMHead:
     match config.heads:
+        case LMHeadConfig() as head:
+            return LMHead(
+                config.width,
+                head.num_rows,
+                config.vocab_size,
+                bias=head.bias,
+                scale=head.scale,
+                tied=merger.embedding if head.tied else None,
+            )
         case IndependentHeadsConfig():
             return IndependentHeads(config.width, config.vocab_size, config.patch)
         case ChainedHeadsConfig() as heads:
@@ -108,7 +161,7 @@ def _next_patch(config: ModelConfig) -> NextPatch | None:
         case next_patch:
             return NextPatch(
                 config.width,
-                _merger(config, next_patch.merger),
+                _concat_merger(config, next_patch.merger),
                 _feedforward(next_patch.feedforward, config.width),
                 state_norm=_norm(config),
                 bytes_norm=_norm(config),

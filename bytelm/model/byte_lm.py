@@ -1,17 +1,18 @@
 """The whole forward pass: windows of P bytes in, states after each window out, heads on the states."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bytelm.heads import ChainedHeads, IndependentHeads, NextPatch
+from bytelm.heads import ChainedHeads, IndependentHeads, LMHead, NextPatch
 from bytelm.model.config import ModelConfig
-from bytelm.nn.block import SequentialBlock
+from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.kv_cache import CacheView, KVCache
-from bytelm.nn.merger import ConcatMerger
-from bytelm.nn.rotary import rotary_angles
+from bytelm.nn.merger import ConcatMerger, TokenEmbedding
 from bytelm.shapes import Hidden, Windows
 
 
@@ -38,22 +39,24 @@ class ByteLM(nn.Module):
 
     Args:
         config: what it was built from.
-        merger, blocks, norm, heads: the parts.
+        merger, position, blocks, norm, heads: the parts.
         next_patch: drafts the patches after the next one with the heads, or None.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        merger: ConcatMerger,
-        blocks: list[SequentialBlock],
+        merger: ConcatMerger | TokenEmbedding,
+        position: nn.Module,
+        blocks: Sequence[SequentialBlock | ParallelBlock],
         norm: nn.Module,
-        heads: IndependentHeads | ChainedHeads,
+        heads: IndependentHeads | ChainedHeads | LMHead,
         next_patch: NextPatch | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.merger, self.blocks, self.norm, self.heads = merger, nn.ModuleList(blocks), norm, heads
+        self.merger, self.position = merger, position
+        self.blocks, self.norm, self.heads = nn.ModuleList(blocks), norm, heads
         self.next_patch = next_patch
 
     @property
@@ -69,10 +72,10 @@ class ByteLM(nn.Module):
             view: where in a cache the windows go, and what they see there.
         """
         positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
-        angles = rotary_angles(positions, self.config.attention.head_width, self.config.position.base)
-        x_BTD = self.merger(windows_BTP)
+        places = self.position(positions, None if view is None else view.mask_B1TS)
+        x_BTD = self.merger(windows_BTP, positions)
         for block in self.blocks:
-            x_BTD = block(x_BTD, angles, view)
+            x_BTD = block(x_BTD, places, view)
         return self.norm(x_BTD)
 
     def read(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Hidden, Windows, Windows]:

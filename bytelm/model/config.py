@@ -1,122 +1,22 @@
-"""What a byte model is made of: one small config per axis. Importable without torch; counts its own parameters."""
+"""What a model is made of: one small config per axis. Importable without torch; counts its own parameters."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
+from bytelm.model.axes import (
+    AlibiConfig,
+    AttentionConfig,
+    FeedForwardConfig,
+    NgramConfig,
+    NormConfig,
+    PositionConfig,
+    RotaryConfig,
+    Wiring,
+)
 
 Law = Literal["product", "chain", "next"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormConfig(Config):
-    """Normalisation of the residual stream.
-
-    Attributes:
-        kind: ``rms``, root mean square (Zhang and Sennrich 2019, arXiv:1910.07467).
-        eps: added to the mean square.
-    """
-
-    kind: Literal["rms"] = "rms"
-    eps: float = 1e-5
-
-    def validate(self) -> None:
-        """Check ``eps``."""
-        self.require(self.eps > 0, "eps", "a number > 0")
-
-    def num_parameters(self, width: int) -> int:
-        """Parameters of one norm of this width."""
-        return width
-
-
-@dataclass(frozen=True, kw_only=True)
-class RotaryConfig(Config):
-    """Rotary positions on every dimension of a head, half-split pairs.
-
-    Attributes:
-        base: the slowest pair turns by ``1 / base`` radians per patch position.
-    """
-
-    kind: Literal["rotary"] = "rotary"
-    base: float = 10_000.0
-
-    def validate(self) -> None:
-        """Check ``base``."""
-        self.require(self.base > 1, "base", "a number > 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionConfig(Config):
-    """Grouped-query attention.
-
-    Attributes:
-        num_heads: H, query heads.
-        num_kv_heads: G, key/value heads; divides H.
-        head_width: E, even.
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_width: int
-
-    def validate(self) -> None:
-        """Check that G divides H and that E is even."""
-        self.require(self.num_heads > 0, "num_heads", "a number > 0")
-        self.require(
-            self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads == 0,
-            "num_kv_heads",
-            f"a divisor of num_heads = {self.num_heads}",
-        )
-        self.require(self.head_width > 0 and self.head_width % 2 == 0, "head_width", "an even number > 0")
-
-    def num_parameters(self, width: int) -> int:
-        """Parameters of one attention layer."""
-        return 2 * width * self.head_width * (self.num_heads + self.num_kv_heads)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeedForwardConfig(Config):
-    """Feed-forward layer.
-
-    Attributes:
-        kind: ``swiglu`` (Shazeer 2020, arXiv:2002.05202).
-        inner: F.
-    """
-
-    kind: Literal["swiglu"] = "swiglu"
-    inner: int
-
-    def validate(self) -> None:
-        """Check ``inner``."""
-        self.require(self.inner > 0, "inner", "a number > 0")
-
-    def num_parameters(self, width: int) -> int:
-        """Parameters of one feed-forward layer."""
-        return 3 * width * self.inner
-
-
-@dataclass(frozen=True, kw_only=True)
-class NgramConfig(Config):
-    """Hashed byte-n-gram tables.
-
-    Attributes:
-        orders: the n, each from 1 to the patch size, so that the bytes of one window are enough.
-        rows: rows per table.
-    """
-
-    orders: tuple[int, ...] = (2, 3, 4)
-    rows: int = 32_768
-
-    def validate(self) -> None:
-        """Check that orders are distinct and positive."""
-        distinct = len(set(self.orders)) == len(self.orders)
-        self.require(bool(self.orders) and distinct and min(self.orders) > 0, "orders", "distinct numbers > 0")
-        self.require(self.rows > 0, "rows", "a number > 0")
-
-    def num_parameters(self, width: int) -> int:
-        """Parameters of one set of tables."""
-        return len(self.orders) * self.rows * width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +29,7 @@ class MergerConfig(Config):
         tables: n-gram tables read at the last byte of each window; none by default.
     """
 
+    usual: ClassVar[bool] = True
     kind: Literal["concat"] = "concat"
     byte_width: int
     tables: NgramConfig | None = None
@@ -141,6 +42,55 @@ class MergerConfig(Config):
         """Parameters of embedding, projection and tables."""
         plain = vocab_size * self.byte_width + patch * self.byte_width * width
         return plain + (self.tables.num_parameters(width) if self.tables else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenEmbeddingConfig(Config):
+    """One vector per symbol, for models of P = 1.
+
+    Attributes:
+        num_rows: rows of the table, at least as many as symbols.
+        scale: of the vectors.
+    """
+
+    kind: Literal["token"] = "token"
+    num_rows: int
+    scale: float = 1.0
+
+    def validate(self) -> None:
+        """Check ``num_rows``."""
+        self.require(self.num_rows > 0, "num_rows", "a number > 0")
+
+    def num_parameters(self, vocab_size: int, patch: int, width: int) -> int:
+        """Parameters of the table."""
+        return self.num_rows * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMHeadConfig(Config):
+    """One linear head, for models of P = K = 1.
+
+    Attributes:
+        num_rows: rows of its table.
+        bias: whether it has one.
+        scale: of the logits.
+        tied: whether its table is that of the embedding.
+    """
+
+    kind: Literal["lm"] = "lm"
+    num_rows: int
+    bias: bool = False
+    scale: float = 1.0
+    tied: bool = False
+
+    @property
+    def laws(self) -> tuple[Law, ...]:
+        """The law of the next symbol."""
+        return ("next",)
+
+    def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
+        """Parameters of table and bias; a tied table counts where the embedding is."""
+        return (0 if self.tied else self.num_rows * width) + (self.num_rows if self.bias else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,19 +178,21 @@ class NextPatchConfig(Config):
         return merger + mix + self.feedforward.num_parameters(width) + 4 * norm.num_parameters(width)
 
 
-HeadsConfig = IndependentHeadsConfig | ChainedHeadsConfig
+HeadsConfig = IndependentHeadsConfig | ChainedHeadsConfig | LMHeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """A byte model.
+    """A model of bytes, or of tokens where P = K = 1.
 
     Attributes:
         width: D.
         num_blocks: residual blocks of the body.
-        context: L, the most bytes the model reads at once; a multiple of ``patch``.
-        patch: P, bytes per position, and K, the number of heads.
-        vocab_size: V, byte values.
+        wiring: of a block.
+        prompt: what the positions of a prompt see: those before them, or (``prefix``) the whole prompt.
+        context: L, the most symbols the model reads at once; a multiple of ``patch``.
+        patch: P, symbols per position, and K, the number of heads.
+        vocab_size: V, byte values, or tokens.
         next_patch: drafts the patches after the next one; for chained heads, none by default.
     """
 
@@ -248,10 +200,12 @@ class ModelConfig(Config):
     num_blocks: int
     attention: AttentionConfig
     feedforward: FeedForwardConfig
-    merger: MergerConfig
+    merger: MergerConfig | TokenEmbeddingConfig
     heads: HeadsConfig
-    position: RotaryConfig = RotaryConfig()
-    norm: NormConfig = NormConfig()
+    position: PositionConfig = field(default_factory=RotaryConfig)
+    norm: NormConfig = field(default_factory=NormConfig)
+    wiring: Wiring = "sequential"
+    prompt: Literal["causal", "prefix"] = "causal"
     context: int = 11_520
     patch: int = 4
     vocab_size: int = 256
@@ -267,7 +221,8 @@ class ModelConfig(Config):
             "context",
             f"a multiple of patch = {self.patch}",
         )
-        self.require(self.vocab_size == 256, "vocab_size", "256, the byte values")
+        self._check_vocabulary()
+        self._check_position()
         if self.next_patch is not None and not isinstance(self.heads, ChainedHeadsConfig):
             raise ConfigError(
                 f"heads.kind: found {self.heads.kind!r}, expected 'chained', which next_patch drafts with"
@@ -279,6 +234,34 @@ class ModelConfig(Config):
                     f"{name}.tables.orders: found {tables.orders!r}, expected numbers of at most patch = {self.patch}"
                 )
 
+    def _check_vocabulary(self) -> None:
+        """Tokens come one at a time, with a table and a head that have a row for each; bytes are 256."""
+        parts = (self.merger, self.heads)
+        tables = [part for part in parts if isinstance(part, TokenEmbeddingConfig | LMHeadConfig)]
+        if not tables:
+            self.require(self.vocab_size == 256, "vocab_size", "256, the byte values")
+            self.require(self.prompt == "causal", "prompt", "'causal', for windows of bytes")
+            return
+        if len(tables) < 2:
+            raise ConfigError(
+                f"heads.kind: found {self.heads.kind!r} with merger {self.merger.kind!r}, expected 'lm' with 'token'"
+            )
+        self.require(self.patch == 1, "patch", "1, for tokens")
+        fewest = min(table.num_rows for table in tables)
+        self.require(0 < self.vocab_size <= fewest, "vocab_size", f"at most {fewest}, the rows of the tables")
+
+    def _check_position(self) -> None:
+        heads, width = self.attention.num_heads, self.attention.head_width
+        match self.position:
+            case RotaryConfig(width=turned) if turned is not None and turned > width:
+                raise ConfigError(f"position.width: found {turned}, expected at most head_width = {width}")
+            case AlibiConfig() if heads & (heads - 1):
+                raise ConfigError(f"attention.num_heads: found {heads}, expected a power of two for alibi")
+            case RotaryConfig() | AlibiConfig():
+                return
+        if not isinstance(self.merger, TokenEmbeddingConfig):
+            raise ConfigError(f"position.kind: found {self.position.kind!r}, expected 'rotary' or 'alibi' for bytes")
+
     @property
     def laws(self) -> tuple[Law, ...]:
         """Laws the model can be asked for, the default first."""
@@ -287,7 +270,8 @@ class ModelConfig(Config):
     def num_body_parameters(self) -> int:
         """Parameters of the blocks and the last norm: those that do matrix work at every patch position."""
         norm = self.norm.num_parameters(self.width)
-        block = self.attention.num_parameters(self.width) + self.feedforward.num_parameters(self.width) + 2 * norm
+        norms = norm if self.wiring == "parallel" else 2 * norm
+        block = self.attention.num_parameters(self.width) + self.feedforward.num_parameters(self.width) + norms
         return self.num_blocks * block + norm
 
     def num_parameters(self) -> int:
@@ -296,4 +280,5 @@ class ModelConfig(Config):
         sizes = (self.vocab_size, self.patch, self.width, self.norm)
         heads = self.heads.num_parameters(*sizes)
         next_patch = 0 if self.next_patch is None else self.next_patch.num_parameters(*sizes)
+        merger += self.context * self.width if self.position.kind == "learned" else 0
         return merger + self.num_body_parameters() + heads + next_patch

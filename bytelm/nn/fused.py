@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 
 class FusedLinear(nn.Linear):
-    """Several linear layers without bias that read the same input: their weights under each other, one product.
+    """Several linear layers that read the same input: their weights under each other, one product.
 
     Args:
         width: of the input.
         parts: the output width of each layer.
+        bias: whether they have biases.
     """
 
-    def __init__(self, width: int, parts: Sequence[int]) -> None:
-        super().__init__(width, sum(parts), bias=False)
+    def __init__(self, width: int, parts: Sequence[int], *, bias: bool = False) -> None:
+        super().__init__(width, sum(parts), bias=bias)
         self.parts = tuple(parts)
 
     def forward(self, x: Float[Tensor, "*B D"]) -> tuple[Float[Tensor, "*B _"], ...]:  # type: ignore[override]

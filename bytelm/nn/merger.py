@@ -1,4 +1,4 @@
-"""From P byte embeddings to one patch position."""
+"""From the symbols of a window to one position."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -24,7 +24,33 @@ class ConcatMerger(nn.Module):
         self.projection = nn.Linear(patch * byte_width, width, bias=False)
         self.tables = tables
 
-    def forward(self, windows_BP: Int[Tensor, "*B P"]) -> Float[Tensor, "*B D"]:
-        """One vector per window."""
+    def forward(
+        self, windows_BP: Int[Tensor, "*B P"], positions: Int[Tensor, "*_ T"] | None = None
+    ) -> Float[Tensor, "*B D"]:
+        """One vector per window; ``positions`` are not looked at."""
         x_BD = self.projection(self.embedding(windows_BP).flatten(-2))
         return x_BD if self.tables is None else x_BD + self.tables(windows_BP)
+
+
+class TokenEmbedding(nn.Module):
+    """One vector per symbol (P = 1), times ``scale``, plus one per position where positions are learned.
+
+    Args:
+        num_rows: rows of the table.
+        width: D.
+        scale: of the vectors of symbols.
+        num_positions: rows of the table of positions; 0 for none.
+    """
+
+    def __init__(self, num_rows: int, width: int, scale: float = 1.0, num_positions: int = 0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.embedding = embedding(num_rows, width)
+        self.positions = embedding(num_positions, width) if num_positions else None
+
+    def forward(self, windows_BP: Int[Tensor, "*B 1"], positions: Int[Tensor, "*_ T"]) -> Float[Tensor, "*B D"]:
+        """One vector per window."""
+        x_BD = self.embedding(windows_BP[..., 0])
+        if self.scale != 1.0:
+            x_BD = x_BD * self.scale
+        return x_BD if self.positions is None else x_BD + self.positions(positions)

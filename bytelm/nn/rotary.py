@@ -4,23 +4,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Angles = tuple[Float[Tensor, "*B 1 T E"], Float[Tensor, "*B 1 T E"]]
+"""Cosines, and sines whose first half is negative."""
 
-def rotary_angles(
-    positions: Int[Tensor, "*B T"], head_width: int, base: float
-) -> tuple[Float[Tensor, "*B 1 T E"], Float[Tensor, "*B 1 T E"]]:
+
+def rotary_angles(positions: Int[Tensor, "*B T"], width: int, base: float) -> Angles:
     """Cosines and sines of the rotation at each position, the same for every head, in float32.
 
-    The first half of the sines is negative, as :func:`rotate` needs them. Pair ``i`` of ``head_width / 2`` pairs turns
-    by ``position * base ** (-2 i / head_width)`` radians.
+    The first half of the sines is negative, as :func:`rotate` needs them. Pair ``i`` of ``width / 2`` pairs turns by
+    ``position * base ** (-2 i / width)`` radians.
     """
-    exponent = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
+    exponent = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
     angles = positions[..., None].float() * base**-exponent
     cos, sin = angles.cos()[..., None, :, :], angles.sin()[..., None, :, :]
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(
-    x_BHTE: Float[Tensor, "B H T E"], cos: Float[Tensor, "*B 1 T E"], sin: Float[Tensor, "*B 1 T E"]
+    x_BHTE: Float[Tensor, "B H T E"], cos: Float[Tensor, "*B 1 T F"], sin: Float[Tensor, "*B 1 T F"]
 ) -> Float[Tensor, "B H T E"]:
-    """Turn each pair (i, i + E/2) of the last axis by its angle; ``cos`` and ``sin`` from :func:`rotary_angles`."""
-    return (x_BHTE * cos + x_BHTE.roll(x_BHTE.shape[-1] // 2, -1) * sin).to(x_BHTE.dtype)
+    """Turn each pair (i, i + F/2) of the first F dimensions of a head by its angle; ``cos`` and ``sin`` from
+    :func:`rotary_angles`.
+    """
+    width = cos.shape[-1]
+    if width < x_BHTE.shape[-1]:
+        turned = rotate(x_BHTE[..., :width], cos, sin)
+        return torch.cat((turned, x_BHTE[..., width:]), dim=-1)
+    return (x_BHTE * cos + x_BHTE.roll(width // 2, -1) * sin).to(x_BHTE.dtype)

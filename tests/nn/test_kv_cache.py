@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bytelm.nn.attention import Attention
 from bytelm.nn.kv_cache import CacheView, KVCache
-from bytelm.nn.rotary import rotary_angles
+from bytelm.nn.position import Rotary
 
 ROWS, CAPACITY, WIDTH, HEADS, KV_HEADS, HEAD_WIDTH = 3, 9, 12, 4, 2, 6
 HUGE = 1e30
@@ -34,7 +34,7 @@ def poison(cache, lengths, num_slots):
 
 
 def attend(attention, x, positions, view):
-    return attention(x, rotary_angles(positions, HEAD_WIDTH, 100.0), 0, view)
+    return attention(x, Rotary(HEAD_WIDTH, 100.0)(positions, None if view is None else view.mask_B1TS), 0, view)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from bytelm.nn.attention import Attention
 from bytelm.nn.feedforward import SwiGLU
 from bytelm.nn.merger import ConcatMerger
 from bytelm.nn.ngram import NgramTables, ngram_rows
+from bytelm.nn.position import Rotary
 from bytelm.nn.rotary import rotary_angles, rotate
 
 ALPHA = 1e-4
@@ -65,7 +66,7 @@ def test_attention_equals_a_loop_over_heads_and_queries(heads, kv_heads):
     sizes = dataclasses.replace(sizes, num_heads=heads, num_kv_heads=kv_heads, head_width=6)
     attention = Attention(10, heads, kv_heads, 6)
     x = torch.randn(2, 7, 10)
-    y = attention(x, rotary_angles(torch.arange(7), 6, 100.0), 0, None)
+    y = attention(x, Rotary(6, 100.0)(torch.arange(7), None), 0, None)
     for b in range(2):
         expected = slow_model.attention(x[b].double().numpy(), module_weights(attention, "a"), "a", sizes, 100.0)
         np.testing.assert_allclose(y[b].detach().numpy(), expected, atol=1e-5)

@@ -1,0 +1,55 @@
+"""The head of a model of one symbol at a time."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bytelm.shapes import Hidden, Windows
+
+
+class LMHead(nn.Module):
+    """One linear head (K = 1) on the state: the law of the next symbol.
+
+    The table may have more rows than there are symbols; the law is one over the symbols alone, so that a row without a
+    symbol is never emitted.
+
+    Args:
+        width: D.
+        num_rows: rows of the table.
+        vocab_size: V, how many of them, from the first on, are symbols.
+        bias: whether it has one.
+        scale: of the logits.
+        tied: the embedding whose table this is as well, or None.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_rows: int,
+        vocab_size: int,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        tied: nn.Embedding | None = None,
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.scale = vocab_size, scale
+        self.unembedding = nn.Linear(width, num_rows, bias=bias)
+        if tied is not None:
+            self.unembedding.weight = tied.weight
+
+    def forward(
+        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
+    ) -> Float[Tensor, "B T 1 V"]:
+        """Logits of the symbol after each state. Windows and targets are not looked at."""
+        return self._logits(h_BTD)[:, :, None]
+
+    def step(
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
+    ) -> Float[Tensor, "*B V"]:
+        """Logits of the symbol after each state."""
+        return self._logits(h_BD)
+
+    def _logits(self, h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        weight, bias = self.unembedding.weight[: self.vocab_size], self.unembedding.bias
+        logits = nn.functional.linear(h, weight, None if bias is None else bias[: self.vocab_size])
+        return logits if self.scale == 1.0 else logits * self.scale

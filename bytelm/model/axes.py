@@ -1,0 +1,162 @@
+"""The axes of a body: one small config each. Importable without torch; each counts its own parameters."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from bytelm.config import Config
+
+Wiring = Literal["sequential", "parallel"]
+"""Attention, then feed-forward, each with a norm of its own; or side by side on one norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig(Config):
+    """Normalisation of the residual stream.
+
+    Attributes:
+        kind: ``rms``, root mean square (Zhang and Sennrich 2019, arXiv:1910.07467); ``layer``, mean and variance, with
+            a bias (Ba et al. 2016, arXiv:1607.06450).
+        eps: added to the mean square, or the variance.
+    """
+
+    kind: Literal["rms", "layer"] = "rms"
+    eps: float = 1e-5
+
+    def validate(self) -> None:
+        """Check ``eps``."""
+        self.require(self.eps > 0, "eps", "a number > 0")
+
+    def num_parameters(self, width: int) -> int:
+        """Parameters of one norm of this width."""
+        return width if self.kind == "rms" else 2 * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryConfig(Config):
+    """Rotary positions, half-split pairs.
+
+    Attributes:
+        base: the slowest pair turns by ``1 / base`` radians per patch position.
+        width: dimensions of each head that turn, even; all for None.
+    """
+
+    usual: ClassVar[bool] = True
+    kind: Literal["rotary"] = "rotary"
+    base: float = 10_000.0
+    width: int | None = None
+
+    def validate(self) -> None:
+        """Check ``base`` and ``width``."""
+        self.require(self.base > 1, "base", "a number > 1")
+        self.require(self.width is None or (self.width > 0 and self.width % 2 == 0), "width", "an even number > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlibiConfig(Config):
+    """A penalty on attention scores that grows with the distance (Press et al. 2022, arXiv:2108.12409).
+
+    Attributes:
+        shrink: slopes are divided by this: how much longer the context is than in training.
+    """
+
+    kind: Literal["alibi"] = "alibi"
+    shrink: float = 1.0
+
+    def validate(self) -> None:
+        """Check ``shrink``."""
+        self.require(self.shrink >= 1, "shrink", "a number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPositionsConfig(Config):
+    """One learned vector for each position of the context, added to the embedding."""
+
+    kind: Literal["learned"] = "learned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig(Config):
+    """Grouped-query attention.
+
+    Attributes:
+        num_heads: H, query heads.
+        num_kv_heads: G, key/value heads; divides H.
+        head_width: E, even.
+        bias: whether queries, keys and values have one.
+        output_bias: whether the output has one.
+        scale: scores are divided by ``sqrt(E)`` or by ``E`` (muP; Yang et al. 2022, arXiv:2203.03466).
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    bias: bool = False
+    output_bias: bool = False
+    scale: Literal["root", "width"] = "root"
+
+    def validate(self) -> None:
+        """Check that G divides H and that E is even."""
+        self.require(self.num_heads > 0, "num_heads", "a number > 0")
+        self.require(
+            self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads == 0,
+            "num_kv_heads",
+            f"a divisor of num_heads = {self.num_heads}",
+        )
+        self.require(self.head_width > 0 and self.head_width % 2 == 0, "head_width", "an even number > 0")
+
+    def num_parameters(self, width: int) -> int:
+        """Parameters of one attention layer."""
+        weights = 2 * width * self.head_width * (self.num_heads + self.num_kv_heads)
+        bias = self.head_width * (self.num_heads + 2 * self.num_kv_heads) if self.bias else 0
+        return weights + bias + (width if self.output_bias else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardConfig(Config):
+    """Feed-forward layer.
+
+    Attributes:
+        kind: ``swiglu`` (Shazeer 2020, arXiv:2002.05202); ``gelu``, two layers with the tanh form of GELU between.
+        inner: F.
+        bias: of all layers; ``gelu`` always has it.
+    """
+
+    kind: Literal["swiglu", "gelu"] = "swiglu"
+    inner: int
+    bias: bool = False
+
+    def validate(self) -> None:
+        """Check ``inner`` and ``bias``."""
+        self.require(self.inner > 0, "inner", "a number > 0")
+        self.require(self.bias or self.kind != "gelu", "bias", "true, which kind 'gelu' always has")
+
+    def num_parameters(self, width: int) -> int:
+        """Parameters of one feed-forward layer."""
+        wide = 2 if self.kind == "swiglu" else 1
+        return (wide + 1) * width * self.inner + (wide * self.inner + width if self.bias else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NgramConfig(Config):
+    """Hashed byte-n-gram tables.
+
+    Attributes:
+        orders: the n, each from 1 to the patch size, so that the bytes of one window are enough.
+        rows: rows per table.
+    """
+
+    orders: tuple[int, ...] = (2, 3, 4)
+    rows: int = 32_768
+
+    def validate(self) -> None:
+        """Check that orders are distinct and positive."""
+        distinct = len(set(self.orders)) == len(self.orders)
+        self.require(bool(self.orders) and distinct and min(self.orders) > 0, "orders", "distinct numbers > 0")
+        self.require(self.rows > 0, "rows", "a number > 0")
+
+    def num_parameters(self, width: int) -> int:
+        """Parameters of one set of tables."""
+        return len(self.orders) * self.rows * width
+
+
+PositionConfig = RotaryConfig | AlibiConfig | LearnedPositionsConfig
