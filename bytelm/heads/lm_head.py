@@ -18,7 +18,6 @@ class LMHead(nn.Module):
         vocab_size: V, how many of them, from the first on, are symbols.
         bias: whether it has one.
         scale: of the logits.
-        tied: the embedding whose table this is as well, or None.
     """
 
     def __init__(
@@ -29,13 +28,10 @@ class LMHead(nn.Module):
         *,
         bias: bool = False,
         scale: float = 1.0,
-        tied: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
         self.vocab_size, self.scale = vocab_size, scale
         self.unembedding = nn.Linear(width, num_rows, bias=bias)
-        if tied is not None:
-            self.unembedding.weight = tied.weight
 
     def forward(
         self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]

@@ -39,12 +39,19 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     """
     with torch.device(device if device is not None else torch.get_default_device()):
         blocks = [_block(config, i) for i in range(config.num_blocks)]
-        merger = _merger(config, config.merger)
-        heads = _heads(config, merger)
+        merger, heads = _merger(config, config.merger), _heads(config)
         model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, _next_patch(config))
+    tie_head(model)
     if model.device.type != "meta":
         initialise(model, seed)
     return model
+
+
+def tie_head(model: ByteLM) -> None:
+    """Let the head use the embedding's table where the config says so; to be called again after either was replaced."""
+    match model.config.heads, model.heads, model.merger:
+        case LMHeadConfig(tied=True), LMHead() as head, TokenEmbedding() as merger:
+            head.unembedding.weight = merger.embedding.weight
 
 
 def initialise(model: ByteLM, seed: int) -> None:
@@ -129,7 +136,7 @@ def _merger(config: ModelConfig, merger: MergerConfig | TokenEmbeddingConfig) ->
             return TokenEmbedding(merger.num_rows, config.width, merger.scale, num_positions)
 
 
-def _heads(config: ModelConfig, merger: ConcatMerger | TokenEmbedding) -> IndependentHeads | ChainedHeads | LMHead:
+def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
     match config.heads:
         case LMHeadConfig() as head:
             return LMHead(
@@ -138,7 +145,6 @@ def _heads(config: ModelConfig, merger: ConcatMerger | TokenEmbedding) -> Indepe
                 config.vocab_size,
                 bias=head.bias,
                 scale=head.scale,
-                tied=merger.embedding if head.tied else None,
             )
         case IndependentHeadsConfig():
             return IndependentHeads(config.width, config.vocab_size, config.patch)

@@ -28,15 +28,18 @@ _SLOT_STEP = 128
 
 
 def make_target(
-    model: ByteLM, law: Law, bos_patch: NDArray[np.uint8], *, compiled: bool = False
+    model: ByteLM, law: Law, bos_patch: NDArray[Any], *, compiled: bool = False
 ) -> "PatchTarget | NextTarget":
     """The target of ``law``; ``bos_patch`` (P bytes) is put before every prompt.
 
     Args:
+        bos_patch: of the model's symbols; for P = 1 it may be empty, and a prompt must then not be.
         compiled: run forwards of the body through ``torch.compile``.
     """
     match law:
         case "product" | "chain":
+            return PatchTarget(model, bos_patch, compiled=compiled)
+        case "next" if model.config.patch == 1:
             return PatchTarget(model, bos_patch, compiled=compiled)
         case "next":
             return NextTarget(model, bos_patch, compiled=compiled)
@@ -52,8 +55,8 @@ class _StreamTarget:
     unit: int
     max_guess: int
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8], *, compiled: bool = False) -> None:
-        assert len(bos_patch) == model.config.patch
+    def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
+        assert len(bos_patch) == model.config.patch or (len(bos_patch) == 0 and model.config.patch == 1)
         self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
         self.fixed_shapes = compiled
@@ -64,12 +67,15 @@ class _StreamTarget:
         """Prompts with their BOS patch, after a check that they fit."""
         context = self.model.config.context
         for r, prompt in enumerate(prompts):
-            total = self.patch + len(prompt) + num_new
+            bos = len(self.bos_patch)
+            total = bos + len(prompt) + num_new
             if total > context:
                 raise DecodingError(
-                    f"prompt {r}: {self.patch} bytes of BOS, {len(prompt)} of prompt and {num_new} new ones make"
-                    f" {total}, expected at most the model's context of {context} bytes"
+                    f"prompt {r}: {bos} symbols of BOS, {len(prompt)} of prompt and {num_new} new ones make {total},"
+                    f" expected at most the model's context of {context}"
                 )
+            if bos + len(prompt) == 0:
+                raise DecodingError(f"prompt {r}: found no symbols and no BOS, expected at least one of them")
         return [np.concatenate((self.bos_patch, prompt)) for prompt in prompts]
 
     def _prefill(self, streams: Sequence[NDArray[Any]], capacity: int, pick: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
@@ -84,10 +90,13 @@ class _StreamTarget:
         windows_BTP = _padded(streams, longest, self.patch, self.device)
         self.cache = self.model.new_cache(len(streams), max(capacity, longest))
         picked, rows = None, torch.arange(len(streams), device=self.device)
-        for begin in range(0, longest, PREFILL_CHUNK):
-            piece = windows_BTP[:, begin : begin + PREFILL_CHUNK]
+        prefix = self.model.config.prompt == "prefix"
+        chunk = longest if prefix else PREFILL_CHUNK  # what sees a whole prompt must be read with it
+        for begin in range(0, longest, chunk):
+            piece = windows_BTP[:, begin : begin + chunk]
             positions = torch.arange(begin, begin + piece.shape[1], device=self.device).expand(len(streams), -1)
-            h_BTD = _forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1])
+            last_seen = torch.maximum(positions, pick[:, None]) if prefix else None
+            h_BTD = _forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
             found = h_BTD[rows, (pick - begin).clamp(0, piece.shape[1] - 1)]
             inside = ((pick >= begin) & (pick < begin + piece.shape[1]))[:, None]
             picked = found if picked is None else torch.where(inside, found, picked)
@@ -110,7 +119,7 @@ class PatchTarget(_StreamTarget):
     only if it was not part of the draft before; drafted patches are read in the slots after it.
     """
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8], *, compiled: bool = False) -> None:
+    def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
         super().__init__(model, bos_patch, compiled=compiled)
         self.unit = model.config.patch
         self.max_guess = 0 if model.next_patch is None else 4 * self.unit
@@ -158,7 +167,7 @@ class NextTarget(_StreamTarget):
     lie in streams of their own; more of them follow each other in all streams.
     """
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[np.uint8], *, compiled: bool = False) -> None:
+    def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
         super().__init__(model, bos_patch, compiled=compiled)
         self.unit = 1
         self.max_guess = self.patch - 1
@@ -262,8 +271,9 @@ def _forward(
     rows: Int[Tensor, " B"] | None,
     positions: _Positions,
     num_slots: int,
+    last_seen: _Positions | None = None,
 ) -> Hidden:
-    return model(windows_BTP, CacheView(cache, rows, positions, num_slots))
+    return model(windows_BTP, CacheView(cache, rows, positions, num_slots, last_seen))
 
 
 def _padded(

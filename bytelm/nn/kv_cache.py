@@ -53,14 +53,21 @@ class CacheView:
         rows: (B,) cache row of each sequence of the forward; None for all rows in order, which are then read in place.
         positions: (B, T) patch position of each new window.
         num_slots: S, one more than the largest position; given by the caller so that no device is asked.
+        last_seen: (B, T) last slot that each position sees; None: its own.
     """
 
     def __init__(
-        self, cache: KVCache, rows: Int[Tensor, " B"] | None, positions: Int[Tensor, "B T"], num_slots: int
+        self,
+        cache: KVCache,
+        rows: Int[Tensor, " B"] | None,
+        positions: Int[Tensor, "B T"],
+        num_slots: int,
+        last_seen: Int[Tensor, "B T"] | None = None,
     ) -> None:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
         slots = torch.arange(num_slots, device=positions.device)
-        self.mask_B1TS = (slots <= positions[..., None])[:, None]
+        last_seen = positions if last_seen is None else last_seen
+        self.mask_B1TS = (slots <= last_seen[..., None])[:, None]
         all_rows = torch.arange(len(positions), device=positions.device) if rows is None else rows
         self._into = (all_rows[:, None], slice(None), positions)
 

@@ -1,0 +1,232 @@
+"""Their tensors into our modules, and back: every tensor used or refused by name, every parameter filled."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from bytelm.errors import CheckpointError
+from bytelm.hub.families import Entry, Family, Layout, is_square_mask, num_pairs, recognise
+from bytelm.model.build import build_model, tie_head
+from bytelm.model.byte_lm import ByteLM
+from bytelm.model.config import AlibiConfig, ModelConfig
+from bytelm.nn.position import alibi_slopes
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """Weights that are read one by one."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names of all tensors."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one tensor."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """One tensor."""
+        ...
+
+    def where(self, name: str) -> str:
+        """The file it is in."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A model from another family's checkpoint.
+
+    Attributes:
+        model: ours.
+        family: whose.
+    """
+
+    model: ByteLM
+    family: Family
+
+
+def import_model(
+    config: Mapping[str, Any], tensors: Tensors, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> Imported:
+    """Build the model that a ``config.json`` describes and fill it, tensor by tensor.
+
+    Args:
+        config: of the checkpoint.
+        tensors: of the checkpoint.
+        dtype: of the weights; default that of the file's embedding.
+        device: where they go.
+    Raises:
+        CheckpointError: an unknown family; a tensor that is missing, has another shape, or has no place.
+    """
+    family = recognise(config, tensors.names)
+    ours = family.config(config)
+    if _sees_whole_prompt(family, tensors):
+        ours = dataclasses.replace(ours, prompt="prefix")
+    _check_slopes(ours, tensors)
+    model = build_model(ours, device="meta")
+    found = _Names(family, ours, tensors)
+    parameters = dict(model.named_parameters())
+    dtype = dtype or tensors.read(found.theirs("merger.embedding.weight")[0][0]).dtype
+    for name, parameter in parameters.items():
+        _assign(model, name, _filled(found, name, parameter.shape, dtype, torch.device(device)))
+    found.refuse_unused()
+    tie_head(model)
+    _fill_buffers(model, torch.device(device))
+    return Imported(model.eval(), family)
+
+
+def export_tensors(model: ByteLM, family: Family) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model under the names and in the layout of a family; the inverse of :func:`import_model`."""
+    config, parameters = model.config, dict(model.named_parameters())
+    for name, block, entry in _places(family, config):
+        if name not in parameters:
+            continue
+        whole, begin = parameters[name].detach(), 0
+        sizes = _part_sizes(config, entry, whole.shape[0])
+        for (theirs, layout), size in zip(entry.theirs, sizes, strict=True):
+            part = whole[begin : begin + size]
+            begin += size
+            yield theirs.format(i=block), _to_theirs(part, layout, config)
+
+
+class _Names:
+    """Which tensors of theirs make each of ours, and which of them were asked for."""
+
+    def __init__(self, family: Family, config: ModelConfig, tensors: Tensors) -> None:
+        self.family, self.config, self.tensors = family, config, tensors
+        self._entries = {name: (block, entry) for name, block, entry in _places(family, config)}
+        self._bare = not any(name.startswith(family.prefix) for name in tensors.names)
+        self.used: set[str] = set()
+
+    def theirs(self, ours: str) -> list[tuple[str, Layout]]:
+        """Names in the file, with layouts."""
+        if ours not in self._entries:
+            raise CheckpointError(f"parameter {ours} has no place in the table of {self.family.name}")
+        block, entry = self._entries[ours]
+        names = [(name.format(i=block), layout) for name, layout in entry.theirs]
+        return [(name.removeprefix(self.family.prefix) if self._bare else name, layout) for name, layout in names]
+
+    def entry(self, ours: str) -> Entry:
+        """The entry of one tensor of ours."""
+        return self._entries[ours][1]
+
+    def refuse_unused(self) -> None:
+        """Every tensor of the file must have been read, or hold no weights by its name."""
+        tied = getattr(self.config.heads, "tied", False)
+        for name in sorted(self.tensors.names):
+            known = name in self.used or name.endswith(self.family.dropped) or (tied and name == "lm_head.weight")
+            if not known:
+                where = self.tensors.where(name)
+                raise CheckpointError(f"{where}: tensor {name} has no place in a {self.family.name} model")
+
+
+def _places(family: Family, config: ModelConfig) -> Iterator[tuple[str, int, Entry]]:
+    for entry in family.entries:
+        for block in range(config.num_blocks if "{i}" in entry.ours else 1):
+            yield entry.ours.format(i=block), block, entry
+
+
+def _filled(found: _Names, name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One tensor of ours from its parts."""
+    whole, begin = torch.empty(shape, dtype=dtype, device=device), 0
+    sizes = _part_sizes(found.config, found.entry(name), shape[0])
+    for (theirs, layout), size in zip(found.theirs(name), sizes, strict=True):
+        if theirs not in found.tensors.names:
+            raise CheckpointError(f"tensor {theirs} is missing, expected one for {name} of a {found.family.name} model")
+        expected = torch.Size((size, *shape[1:]))
+        given = tuple(found.tensors.shape(theirs))
+        wanted = tuple(reversed(expected)) if layout == "columns" else tuple(expected)
+        if given != wanted:
+            where = found.tensors.where(theirs)
+            raise CheckpointError(f"{where}: tensor {theirs} has shape {list(given)}, expected {list(wanted)}")
+        whole[begin : begin + size] = _to_ours(found.tensors.read(theirs), layout, found.config)
+        found.used.add(theirs)
+        begin += size
+    return whole
+
+
+def _part_sizes(config: ModelConfig, entry: Entry, rows: int) -> list[int]:
+    """Rows of each part: equal, but for queries against keys and values."""
+    if len(entry.theirs) == 3:
+        attention = config.attention
+        keys = attention.num_kv_heads * attention.head_width
+        return [attention.num_heads * attention.head_width, keys, keys]
+    return [rows // len(entry.theirs)] * len(entry.theirs)
+
+
+def _to_ours(tensor: Tensor, layout: Layout, config: ModelConfig) -> Tensor:
+    match layout:
+        case "rows":
+            return tensor
+        case "columns":
+            return tensor.t()
+        case "pairs":
+            return _by_head(tensor, config, lambda turned: turned.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2))
+
+
+def _to_theirs(tensor: Tensor, layout: Layout, config: ModelConfig) -> Tensor:
+    match layout:
+        case "rows":
+            return tensor.contiguous()
+        case "columns":
+            return tensor.t().contiguous()
+        case "pairs":
+            return _by_head(tensor, config, lambda turned: turned.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2))
+
+
+def _by_head(tensor: Tensor, config: ModelConfig, reorder: Callable[[Tensor], Tensor]) -> Tensor:
+    """Reorder the turned rows of each head."""
+    heads, turned = tensor.unflatten(0, (-1, config.attention.head_width)), num_pairs(config)
+    return torch.cat((reorder(heads[:, :turned]), heads[:, turned:]), dim=1).flatten(0, 1)
+
+
+def _assign(model: nn.Module, name: str, value: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=True))
+
+
+def _fill_buffers(model: ByteLM, device: torch.device) -> None:
+    """Buffers are computed, not read."""
+    match model.config.position:
+        case AlibiConfig(shrink=shrink):
+            slopes = alibi_slopes(model.config.attention.num_heads) / shrink
+            model.position.register_buffer("slopes", slopes.to(device), persistent=False)
+
+
+def _sees_whole_prompt(family: Family, tensors: Tensors) -> bool:
+    """Whether the mask buffers that old checkpoints carry let a position see later ones: a prefix-LM.
+
+    Raises:
+        CheckpointError: blocks that do not agree.
+    """
+    if family.name != "gptj":
+        return False
+    masks = sorted(
+        name for name in tensors.names if name.endswith(".attn.bias") and is_square_mask(tensors.shape(name))
+    )
+    verdicts = {name: bool(tensors.read(name)[0, 0].to(torch.int32).triu(1).any()) for name in masks}
+    if len(set(verdicts.values())) > 1:
+        odd = next(name for name in masks if verdicts[name] != verdicts[masks[0]])
+        raise CheckpointError(
+            f"{tensors.where(odd)}: tensor {odd} {'shows' if verdicts[odd] else 'hides'} later positions, that of"
+            f" {masks[0]} does not: expected the same mask in all blocks"
+        )
+    return any(verdicts.values())
+
+
+def _check_slopes(config: ModelConfig, tensors: Tensors) -> None:
+    """The slopes of a file must be those of the formula."""
+    for name in tensors.names:
+        if name.endswith("relative_pe.slopes") and isinstance(config.position, AlibiConfig):
+            given = tensors.read(name).float().flatten()
+            expected = alibi_slopes(config.attention.num_heads)
+            if given.shape != expected.shape or not torch.allclose(given, expected, rtol=1e-2):
+                raise CheckpointError(
+                    f"{tensors.where(name)}: tensor {name} holds {given[:2].tolist()} …, expected the slopes"
+                    f" {expected[:2].tolist()} … of {len(expected)} heads"
+                )
