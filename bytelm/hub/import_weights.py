@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from bytelm.errors import CheckpointError
+from bytelm.errors import CheckpointError, ConfigError
 from bytelm.hub.families import Entry, Family, Layout, is_square_mask, num_pairs, recognise
 from bytelm.model.build import build_model, tie_head
 from bytelm.model.byte_lm import ByteLM
@@ -51,13 +51,19 @@ class Imported:
 
 
 def import_model(
-    config: Mapping[str, Any], tensors: Tensors, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    *,
+    vocab_size: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
 ) -> Imported:
     """Build the model that a ``config.json`` describes and fill it, tensor by tensor.
 
     Args:
         config: of the checkpoint.
         tensors: of the checkpoint.
+        vocab_size: V, ids that have a token, of the tokenizer; the law is one over these alone. Default: all rows.
         dtype: of the weights; default that of the file's embedding.
         device: where they go.
     Raises:
@@ -67,6 +73,8 @@ def import_model(
     ours = family.config(config)
     if _sees_whole_prompt(family, tensors):
         ours = dataclasses.replace(ours, prompt="prefix")
+    if vocab_size is not None:
+        ours = _with_vocabulary(ours, vocab_size)
     _check_slopes(ours, tensors)
     model = build_model(ours, device="meta")
     found = _Names(family, ours, tensors)
@@ -183,6 +191,13 @@ def _by_head(tensor: Tensor, config: ModelConfig, reorder: Callable[[Tensor], Te
     """Reorder the turned rows of each head."""
     heads, turned = tensor.unflatten(0, (-1, config.attention.head_width)), num_pairs(config)
     return torch.cat((reorder(heads[:, :turned]), heads[:, turned:]), dim=1).flatten(0, 1)
+
+
+def _with_vocabulary(config: ModelConfig, vocab_size: int) -> ModelConfig:
+    try:
+        return dataclasses.replace(config, vocab_size=vocab_size)
+    except ConfigError as error:
+        raise CheckpointError(f"tokenizer: does not fit the checkpoint: {error}") from error
 
 
 def _assign(model: nn.Module, name: str, value: Tensor) -> None:
