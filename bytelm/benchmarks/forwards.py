@@ -129,7 +129,8 @@ def _forward(target: PatchTarget | NextTarget, batch: int, kind: _Kind) -> Calla
     ask = compile_once(_ask) if target.fixed_shapes else _ask
 
     def call() -> object:
-        return ask(target.advance(symbols, nothing, draft), kind.heads)
+        block = target.advance(symbols, nothing, draft)
+        return block, ask(block, kind.heads)
 
     return call
 

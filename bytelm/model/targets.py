@@ -67,12 +67,12 @@ class _StreamTarget:
         """Prompts with their BOS patch, after a check that they fit."""
         context = self.model.config.context
         for r, prompt in enumerate(prompts):
-            bos = len(self.bos_patch)
+            bos, unit = len(self.bos_patch), "tokens" if self.patch == 1 else "bytes"
             total = bos + len(prompt) + num_new
             if total > context:
                 raise DecodingError(
-                    f"prompt {r}: {bos} symbols of BOS, {len(prompt)} of prompt and {num_new} new ones make {total},"
-                    f" expected at most the model's context of {context}"
+                    f"prompt {r}: {bos} {unit} of BOS, {len(prompt)} of prompt and {num_new} new ones make {total},"
+                    f" expected at most the model's context of {context} {unit}"
                 )
             if bos + len(prompt) == 0:
                 raise DecodingError(f"prompt {r}: found no symbols and no BOS, expected at least one of them")

@@ -182,9 +182,7 @@ def test_what_does_not_fit_the_context_names_the_row(law):
     model = tiny_model(context=32)
     target = make_target(model, law, BOS)
     target.start([random_bytes(20)], 8, 0)
-    with pytest.raises(
-        DecodingError, match=r"^prompt 1: 4 symbols of BOS, 20 of prompt and 9 new ones make 33, .* 32 "
-    ):
+    with pytest.raises(DecodingError, match=r"^prompt 1: 4 bytes of BOS, 20 of prompt and 9 new ones make 33, .* 32 "):
         target.start([random_bytes(3), random_bytes(20)], 9, 0)
 
 

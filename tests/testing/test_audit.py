@@ -12,6 +12,7 @@ import bytelm.testing as kit
 from bytelm.decoding import HeadsDrafter, LookupDrafter, decode
 from bytelm.model.targets import NextTarget, PatchTarget, make_target
 from bytelm.nn.kv_cache import CacheView
+from bytelm.nn.position import Rotary
 
 TOY = kit.ToyLaw.random(7, seed=1)
 TOY_PROMPTS = [np.array(p, dtype=np.uint8) for p in ([1, 2], [3], [], [4, 5, 6, 0, 1])]
@@ -126,13 +127,13 @@ def test_a_position_off_by_one_is_caught(law, target):
 @pytest.mark.parametrize("law", BYTE_LAWS)
 def test_a_mask_with_a_leak_is_caught_by_poison_alone(monkeypatch, law):
     """What should be hidden counts exp(-40) of the rest: nothing, until a number there is huge."""
-    plain, make = CacheView.__init__, byte_target(law)
+    plain, make = Rotary.forward, byte_target(law)
 
-    def leaky(self, *args):
-        plain(self, *args)
-        self.mask_B1TS = torch.where(self.mask_B1TS, 0.0, -40.0)
+    def leaky(self, positions, seen):
+        places = plain(self, positions, seen)
+        return places._replace(mask=torch.where(places.mask, 0.0, -40.0))
 
-    monkeypatch.setattr(CacheView, "__init__", leaky)
+    monkeypatch.setattr(Rotary, "forward", leaky)
     assert kit.check_cache(make, PROMPTS).outcome == "passed"
     report = kit.check_cache(make, PROMPTS, poison=kit.poison_cache)
     assert report.failed
