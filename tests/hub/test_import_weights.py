@@ -1,5 +1,7 @@
 import pytest
 import torch
+from slow_families import btlm_logits
+from toy_checkpoints import TOKENS, read, write_btlm, write_impostor
 
 from bytelm.errors import CheckpointError
 from bytelm.hub.import_weights import export_tensors, import_model
@@ -192,3 +194,44 @@ def test_published_sizes_on_the_meta_device():
     ):
         assert found.num_parameters() == expected
         assert sum(p.numel() for p in build_model(found, device="meta").parameters()) == expected
+
+
+@pytest.mark.parametrize(("spelling", "kind"), [("mup", "btlm"), ("old", "btlm"), ("mup", "gpt_jx")])
+@torch.no_grad()
+def test_btlm_is_the_plain_formulas(spelling, kind, tmp_path):
+    """transformers has no BTLM: logits against an independent forward in numpy, and the way back to the bit."""
+    weights, config = read(write_btlm(tmp_path / "m", spelling=spelling, model_type=kind))
+    state = {name: torch.from_numpy(weight).float() for name, weight in weights.items()}
+    imported = import_model(config, InMemory(state))
+    ids = torch.randint(0, TOKENS, (21,), generator=torch.Generator().manual_seed(1))
+    model, windows = imported.model, ids[None, :, None]
+    logits = model.heads.step(model(windows), windows, windows[..., :0])[0]
+    expected = btlm_logits(weights, config, ids.numpy())
+    torch.testing.assert_close(logits, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-5)
+    found = dict(export_tensors(model, imported.family))
+    assert found.keys() == {name for name in state if not name.endswith("slopes")}
+    assert all(torch.equal(found[name], state[name]) for name in found)
+
+
+def test_btlm_slopes_that_are_not_those_of_the_formula(tmp_path):
+    weights, config = read(write_btlm(tmp_path / "m"))
+    state = {name: torch.from_numpy(weight).float() for name, weight in weights.items()}
+    state["transformer.relative_pe.slopes"] *= 1.1
+    refused(config, state, r"relative_pe\.slopes holds .* expected the slopes")
+
+
+@pytest.mark.parametrize("kind", ["SabiYarn", "gpt_jx"])
+def test_who_only_calls_itself_gptjx_is_refused(kind, tmp_path):
+    weights, config = read(write_impostor(tmp_path / "m", model_type=kind))
+    refused(config, {n: torch.from_numpy(w) for n, w in weights.items()}, f"model_type '{kind}' with")
+
+
+def test_alibi_for_a_longer_context(tmp_path):
+    weights, config = read(write_btlm(tmp_path / "m"))
+    state = {name: torch.from_numpy(weight).float() for name, weight in weights.items()}
+    config["alibi_scaling"] = {"type": "linear", "factor": 2.0}
+    model, ids = import_model(config, InMemory(state)).model, torch.arange(40)
+    with torch.no_grad():
+        logits = model.heads.step(model(ids[None, :, None]), ids[None, :, None], ids[None, :, None][..., :0])[0]
+    expected = btlm_logits(weights, config, ids.numpy(), alibi_factor=2.0)
+    torch.testing.assert_close(logits, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-5)
