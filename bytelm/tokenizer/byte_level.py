@@ -40,7 +40,11 @@ def decode_utf8(
             and the reason.
     """
     try:
-        return codecs.utf_8_decode(data, errors, final)
+        text, taken = codecs.utf_8_decode(data, errors, final)
+        if data[taken : taken + 1] == b"\xed" and data[taken + 1 :] >= b"\xa0":
+            # Half of a surrogate: Python waits for a third byte, though none can make a character of these two.
+            return codecs.utf_8_decode(data, errors, True)
+        return text, taken
     except UnicodeDecodeError as error:
         found = data[error.start : error.end].hex(" ")
         reason = "an unfinished character" if "unexpected end" in error.reason else "not the beginning of a character"
