@@ -1,6 +1,9 @@
-"""Text to byte ids and back, with controls and padded batches. Imports no torch."""
+"""Text to ids and back, with controls and padded batches: byte ids, and those of a byte-level BPE. Imports no torch."""
 
+from bytelm.tokenizer.base import BaseTokenizer
 from bytelm.tokenizer.batch import Batch
+from bytelm.tokenizer.bpe import BPEDecoder, BPETokenizer
+from bytelm.tokenizer.bpe_files import BPEVocabulary
 from bytelm.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Batch", "Tokenizer"]
+__all__ = ["BPEDecoder", "BPETokenizer", "BPEVocabulary", "BaseTokenizer", "Batch", "Tokenizer"]

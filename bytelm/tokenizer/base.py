@@ -1,0 +1,129 @@
+"""What the tokenizers share: control strings in text, and rows of several texts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, ClassVar, Generic, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bytelm.errors import EncodingError
+from bytelm.tokenizer.batch import Batch, Id, PaddingSide, pad
+
+AllowedControls = Collection[str] | Literal["all"]
+_MOST_NAMED = 8
+
+
+class BaseTokenizer(ABC, Generic[Id]):
+    """Text to ids and back, with control strings where they are allowed.
+
+    Args:
+        controls: every control string.
+    Attributes:
+        pad_token, bos_token, eos_token: the control strings of these purposes.
+    """
+
+    pad_token: ClassVar[str]
+    bos_token: ClassVar[str]
+    eos_token: ClassVar[str]
+
+    def __init__(self, controls: Iterable[str]) -> None:
+        self._controls = tuple(controls)
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of ids; they are 0 to ``vocab_size - 1``."""
+
+    @property
+    def eos(self) -> NDArray[Id]:
+        """The ids of EOS, in one dimension."""
+        return self._control_ids(self.eos_token)
+
+    @abstractmethod
+    def decode(self, ids: Any, *, errors: Literal["strict", "replace"] = "strict", skip_controls: bool = False) -> str:
+        """The text of ``ids``; controls become their strings, or nothing with ``skip_controls``."""
+
+    @abstractmethod
+    def _encode_text(self, text: str, start: int, stop: int) -> NDArray[Id]:
+        """The ids of ``text[start:stop]``, read without controls; errors give the index in the whole ``text``."""
+
+    @abstractmethod
+    def _control_ids(self, control: str) -> NDArray[Id]:
+        """The ids of a control string."""
+
+    @abstractmethod
+    def _find_controls(self, text: str, allowed: frozenset[str]) -> Iterable[tuple[int, str]]:
+        """The control strings that ``text`` is cut at, with their indices, from left to right."""
+
+    def encode(self, text: str, *, allowed_controls: AllowedControls = ()) -> NDArray[Id]:
+        """The ids of ``text``: one dimension. Allowed control strings become their ids.
+
+        Args:
+            text: any text.
+            allowed_controls: the control strings that may stand in ``text``, or "all".
+        Raises:
+            EncodingError: a lone surrogate, with its index in ``text``; a control string that is not allowed, where the
+                tokenizer refuses those; an unknown name in ``allowed_controls``.
+        """
+        parts = []
+        end = 0
+        for start, control in self._find_controls(text, self._allowed(allowed_controls)):
+            parts += [self._encode_text(text, end, start), self._control_ids(control)]
+            end = start + len(control)
+        parts.append(self._encode_text(text, end, len(text)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        padding_side: PaddingSide = "right",
+        allowed_controls: AllowedControls = (),
+    ) -> Batch[Id]:
+        """The ids of several texts, padded with the ids of ``pad_token`` to the longest.
+
+        Raises:
+            EncodingError: as :meth:`encode`, with the index of the text in ``texts``.
+        """
+        return pad(self._encode_rows(texts, allowed_controls), self._control_ids(self.pad_token), padding_side)
+
+    def _encode_rows(self, texts: Sequence[str], allowed_controls: AllowedControls) -> list[NDArray[Id]]:
+        rows = []
+        for number, text in enumerate(texts):
+            try:
+                rows.append(self.encode(text, allowed_controls=allowed_controls))
+            except EncodingError as error:
+                raise EncodingError(f"text {number}: {error}") from None
+        return rows
+
+    def decode_batch(
+        self,
+        batch: Batch[Any] | Sequence[Any] | NDArray[Any],
+        *,
+        errors: Literal["strict", "replace"] = "strict",
+        skip_controls: bool = False,
+    ) -> list[str]:
+        """The text of every row. Padding of a :class:`Batch` is left out; other rows are decoded whole.
+
+        Raises:
+            EncodingError: as :meth:`decode`, with the number of the row.
+        """
+        texts = []
+        for number, ids in enumerate(batch.rows() if isinstance(batch, Batch) else batch):
+            try:
+                texts.append(self.decode(ids, errors=errors, skip_controls=skip_controls))
+            except EncodingError as error:
+                raise EncodingError(f"row {number}: {error}") from None
+        return texts
+
+    def _allowed(self, controls: AllowedControls) -> frozenset[str]:
+        if isinstance(controls, str):
+            if controls != "all":
+                raise EncodingError(f"allowed_controls: found {controls!r}, expected 'all' or a collection of controls")
+            return frozenset(self._controls)
+        unknown = sorted(set(controls) - set(self._controls))
+        if unknown:
+            named = [*self._controls[:_MOST_NAMED], *(["…"] if len(self._controls) > _MOST_NAMED else [])]
+            raise EncodingError(f"allowed_controls: found {unknown[0]!r}, expected some of {', '.join(named)}")
+        return frozenset(controls)
