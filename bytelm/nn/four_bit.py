@@ -111,8 +111,8 @@ class FourBitWeight:
     def dequantise(self, dtype: torch.dtype | None = None) -> Float[Tensor, "..."]:
         """The tensor itself; products are made in float32 and rounded once.
 
-        Bit for bit what ``bitsandbytes.functional.dequantize_4bit`` gives for the same type, with this exception: where
-        the last axis is odd, its CPU path gives +0 for the negative zero of ``fp4``, unlike its kernels and unlike this.
+        Bit for bit what ``bitsandbytes.functional.dequantize_4bit`` gives for the same type, with one exception: on the
+        CPU, where the last axis is odd, it gives +0 for the negative zero of ``fp4``, unlike its own kernels.
 
         Args:
             dtype: float32, float16 or bfloat16; the original one if None.
@@ -139,6 +139,8 @@ class FourBitLinear(nn.Module):
         weight: of shape [outputs, inputs].
         bias: one per output; None for none.
     """
+
+    bias: nn.Parameter | None
 
     def __init__(self, weight: FourBitWeight, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -199,7 +201,7 @@ class KernelFourBitLinear(FourBitLinear):
             offset=offset,
             state2=nested,
         )
-        return library.matmul_4bit(x, weight.packed[:, None], quant_state=state, bias=self.bias)
+        return library.matmul_4bit(x, weight.packed[None], quant_state=state, bias=self.bias)
 
 
 class FourBitFusedLinear(nn.Module):
