@@ -7,6 +7,7 @@ mapping count as memory of the process until it ends.
 
 import json
 import math
+import mmap
 import os
 import pickle
 import re
@@ -44,6 +45,7 @@ SAFETENSORS_DTYPES = {
 """Names of number types in safetensors files."""
 
 _MOST_HEADER_BYTES = 100_000_000  # that of the safetensors library
+_PIECE_BYTES, _LARGE_BYTES = 2**23, 2**20
 _MOST_READ_BYTES = 2**30  # Linux reads at most 2 GiB at once
 _LFS_POINTER, _ZIP = b"version https://git-lfs", b"PK\x03\x04"
 
@@ -70,24 +72,35 @@ class StoredTensor:
     start: int
     held: Tensor | None = field(default=None, compare=False, repr=False)
 
-    def read(self, name: str) -> Tensor:
-        """The tensor, contiguous, in memory of its own.
+    def read(self, name: str, dtype: torch.dtype) -> Tensor:
+        """The tensor as ``dtype``, contiguous, converted piece by piece.
 
         Raises:
             CheckpointError: the file has changed since it was opened, or cannot be read.
         """
         if self.held is not None:
-            return self.held.contiguous()
-        buffer = torch.empty(_span(self.shape, self.stride) * self.dtype.itemsize, dtype=torch.uint8)
+            return self.held.to(dtype).contiguous()
         try:
             with self.file.open("rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_mtime_ns != self.written_ns:
                     raise CheckpointError(f"{self.file}: changed while it was being read")
                 file.seek(self.start)
-                _read_into(file, buffer.numpy().data)
+                numbers = self._read_span(file, dtype)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{self.file}: tensor {name!r} cannot be read: {_reason(error)}") from error
-        return buffer.view(self.dtype).as_strided(self.shape, self.stride).contiguous()
+        return numbers.as_strided(self.shape, self.stride).contiguous()
+
+    def _read_span(self, file: BinaryIO, dtype: torch.dtype) -> Tensor:
+        """All numbers from the first of the tensor to its last."""
+        numbers = _memory(_span(self.shape, self.stride), dtype)
+        if dtype == self.dtype:
+            _read_into(file, numbers)
+            return numbers
+        piece = _memory(min(len(numbers), _PIECE_BYTES // self.dtype.itemsize), self.dtype)
+        for part in numbers.split(max(len(piece), 1)):
+            _read_into(file, piece[: len(part)])
+            part.copy_(piece[: len(part)])
+        return numbers
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -259,8 +272,18 @@ def _refuse_pointer(path: Path, first: bytes) -> None:
         raise CheckpointError(f"{path}: found a pointer of Git LFS, expected the weights (`git lfs pull` fetches them)")
 
 
-def _read_into(file: BinaryIO, view: memoryview) -> None:
-    done = 0
+def _memory(count: int, dtype: torch.dtype) -> Tensor:
+    """Room for numbers. Where it is much, the system has it back when it is dropped; malloc would keep holes."""
+    size = count * dtype.itemsize
+    if size < _LARGE_BYTES:
+        return torch.empty(count, dtype=dtype)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return torch.frombuffer(mmap.mmap(-1, size, **private), dtype=dtype)
+
+
+def _read_into(file: BinaryIO, numbers: Tensor) -> None:
+    """Fill a contiguous tensor with the next bytes of a file."""
+    view, done = numbers.view(torch.uint8).numpy().data, 0
     while done < len(view):
         count = file.readinto(view[done : done + _MOST_READ_BYTES])  # type: ignore[attr-defined]
         if not count:

@@ -40,7 +40,7 @@ class Weights:
         self.folder = folder
         self._stored = dict(stored)
         self._first: dict[StoredTensor, str] = {}
-        self._shared: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+        self._shared: WeakValueDictionary[tuple[str, torch.dtype], Tensor] = WeakValueDictionary()
         for name, tensor in self._stored.items():
             self._first.setdefault(tensor, name)
 
@@ -69,18 +69,23 @@ class Weights:
         stored = self._find(name)
         return self._first[stored] if 0 not in stored.shape else name
 
-    def read(self, name: str) -> Tensor:
-        """A tensor on the CPU, contiguous, in memory that it owns, as the file has it.
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor on the CPU, contiguous, in memory that it owns.
 
         While it is held, a name with the same :meth:`alias` gives this very tensor, so that nothing is in memory twice.
 
+        Args:
+            name: of the tensor.
+            dtype: to which it is converted piece by piece, without a copy of all of it in the type of the file; None
+                for the type of the file.
         Raises:
             CheckpointError: there is no such tensor, or its file has changed since it was opened.
         """
-        first = self.alias(name)
-        tensor = self._shared.get(first)
+        stored = self._find(name)
+        key = self.alias(name), dtype or stored.dtype
+        tensor = self._shared.get(key)
         if tensor is None:
-            tensor = self._shared[first] = self._find(name).read(name)
+            tensor = self._shared[key] = stored.read(name, key[1])
         return tensor
 
     def _find(self, name: str) -> StoredTensor:
