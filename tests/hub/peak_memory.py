@@ -1,4 +1,4 @@
-"""Prints by how many bytes the peak of memory rises while float32 checkpoints are read and kept as bfloat16."""
+"""Prints by how many bytes the peak of memory rises while float32 checkpoints are read and kept, in several ways."""
 
 import json
 import sys
@@ -49,13 +49,13 @@ def main(folder: Path) -> None:
     for name in ("tiny", "tiny bin"):
         _converted(folder / name)
     rises = {
-        f"{read.__name__} {kind}": _rise(read, folder / kind)
-        for read, kind in (
-            (_converted, "safetensors"),
-            (_converted, "bin"),
-            (_as_written, "safetensors"),
-            (_as_written, "bin"),
-            (_mapped, "safetensors"),
+        f"{name} {kind}": _rise(read, folder / kind)
+        for name, read, kind in (
+            ("converted", _converted, "safetensors"),
+            ("converted", _converted, "bin"),
+            ("as written", _as_written, "safetensors"),
+            ("as written", _as_written, "bin"),
+            ("mapped", _mapped, "safetensors"),
         )
     }
     sys.stdout.write(json.dumps(rises))
