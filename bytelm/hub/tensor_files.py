@@ -85,10 +85,9 @@ class StoredTensor:
                 if os.fstat(file.fileno()).st_mtime_ns != self.written_ns:
                     raise CheckpointError(f"{self.file}: changed while it was being read")
                 file.seek(self.start)
-                numbers = self._read_span(file, dtype)
-        except (OSError, EOFError) as error:
+                return self._read_span(file, dtype).as_strided(self.shape, self.stride).contiguous()
+        except (OSError, EOFError, MemoryError, RuntimeError) as error:
             raise CheckpointError(f"{self.file}: tensor {name!r} cannot be read: {_reason(error)}") from error
-        return numbers.as_strided(self.shape, self.stride).contiguous()
 
     def _read_span(self, file: BinaryIO, dtype: torch.dtype) -> Tensor:
         """All numbers from the first of the tensor to its last."""
@@ -242,7 +241,9 @@ def _zip_places(path: Path, file: BinaryIO) -> dict[int, int]:
                 name_bytes, extra_bytes = struct.unpack("<HH", local[26:])
                 places[record.header_offset + 30 + name_bytes + extra_bytes] = record.file_size
             return places
-    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # as may a damaged archive
         raise CheckpointError(
             f"{path}: the file is cut or damaged, expected an archive of torch.save: {_reason(error)}"
         ) from error

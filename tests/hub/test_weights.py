@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 
 from bytelm.errors import CheckpointError
@@ -182,14 +183,13 @@ class TestWhatOthersWrite:
 
 class TestMemory:
     def test_a_file_larger_than_the_memory(self, tmp_path):
-        """Private mappings, as other readers make them, are refused by Linux at this size."""
+        """Of 8 TB; private mappings, as other readers make them, are refused by Linux at this size."""
         path, size = tmp_path / "model.safetensors", 2**43
-        header = json.dumps(
-            {
-                "large": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
-                "last": {"dtype": "F32", "shape": [2], "data_offsets": [size, size + 8]},
-            }
-        ).encode()
+        entries = {
+            "large": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
+            "last": {"dtype": "F32", "shape": [2], "data_offsets": [size, size + 8]},
+        }
+        header = json.dumps(entries).encode()
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
             try:
@@ -198,7 +198,27 @@ class TestMemory:
                 pytest.skip("the file system has no files of that size")
             file.seek(0, os.SEEK_END)
             file.write(torch.tensor([2.0, 3.0]).numpy().tobytes())
-        assert open_weights(tmp_path).read("last").tolist() == [2, 3]
+        found = open_weights(tmp_path)
+        assert (found.shape("large"), found.read("last").tolist()) == ((size // 4,), [2, 3])
+
+    def test_a_bin_file_larger_than_the_memory(self, tmp_path):
+        path, size = tmp_path / "pytorch_model.bin", 2**43
+        with FakeTensorMode():
+            state = {"large": torch.zeros(size // 4), "last": torch.zeros(2)}
+        try:
+            with torch.serialization.skip_data(materialize_fake_tensors=True):
+                torch.save(state, path)
+        except RuntimeError:
+            pytest.skip("the file system has no files of that size")
+        found = open_weights(tmp_path)
+        assert (found.shape("large"), found.read("last").tolist()) == ((size // 4,), [0, 0])
+
+    def test_an_expanded_number_too_large_for_any_memory(self, tmp_path):
+        torch.save({"w": torch.ones(1).expand(2**60)}, tmp_path / "pytorch_model.bin")
+        found = open_weights(tmp_path)
+        with pytest.raises(CheckpointError, match="tensor 'w' cannot be read: ") as caught:
+            found.read("w")
+        assert "\n" not in str(caught.value)
 
     @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux")
     @pytest.mark.parametrize("num_layers", [12, pytest.param(64, marks=pytest.mark.slow)])
