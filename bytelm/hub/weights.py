@@ -242,7 +242,7 @@ def _put(new: Path, folder: Path) -> None:
     old = [path for path in folder.iterdir() if path.name in entrances or _SHARD.fullmatch(path.name)]
     if _SAFETENSORS in names:
         os.replace(new / _SAFETENSORS, folder / _SAFETENSORS)
-    for path in sorted(old, key=lambda path: path.name not in entrances):
+    for path in sorted(old, key=lambda path: path.name != _index(_SAFETENSORS)):  # it may be older than the file
         if path.name not in names or len(names) > 1:
             path.unlink()
     for name in sorted(names - {_SAFETENSORS}, key=lambda name: name in entrances):

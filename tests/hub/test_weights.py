@@ -1,5 +1,6 @@
 """Weights of other people's checkpoints: what transformers, torch and safetensors write is read, and written again."""
 
+import functools
 import json
 import os
 import subprocess
@@ -20,8 +21,6 @@ from bytelm.hub import tensor_files, weights
 from bytelm.hub.json_files import read_config
 from bytelm.hub.tensor_files import SAFETENSORS_DTYPES
 from bytelm.hub.weights import export_weights, open_weights
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 NUMBERS = {
     "wte.weight": torch.arange(24.0).reshape(6, 4),
@@ -132,10 +131,15 @@ class TestWhatOthersWrite:
 
     def test_separate_masks_stay_separate(self, tmp_path):
         state = {f"h.{layer}.attn.bias": torch.ones(8, 8) for layer in range(3)}
+        state |= {"nothing": torch.zeros(0, 8), "nothing else": torch.zeros(0, 8)}
         torch.save(state, tmp_path / "pytorch_model.bin")
         found = open_weights(tmp_path)
         assert [found.alias(name) for name in found.names] == list(state)
-        assert len({found.read(name).data_ptr() for name in found.names} | {0}) > 1
+        held = [found.read(name) for name in list(state)[:3]]
+        assert len({tensor.data_ptr() for tensor in held}) == 3
+        save_file(state, tmp_path / "model.safetensors")
+        found = open_weights(tmp_path)
+        assert [found.alias(name) for name in found.names] == list(found.names)
 
     @pytest.mark.parametrize("zipped", [True, False])
     def test_views_of_a_bin_file(self, tmp_path, zipped):
@@ -316,20 +320,41 @@ class TestExport:
             export_weights(tmp_path, {"other": torch.ones(30), "more": torch.ones(30)}, most)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
-    def test_a_failure_while_moving_shards_leaves_no_mixture(self, tmp_path, monkeypatch):
-        export_weights(tmp_path, NUMBERS, 40)
-        replace, moved = os.replace, []
+    @pytest.mark.parametrize("before", [None, 40])
+    @pytest.mark.parametrize("after", [None, 40])
+    def test_wherever_moving_stops_there_is_no_mixture(self, tmp_path, monkeypatch, before, after):
+        new = {name: tensor + 1 for name, tensor in NUMBERS.items() if name != "mask"}
+        seen = set()
+        for stop in range(30):
+            folder, steps = tmp_path / str(stop), []
+            export_weights(folder, {"stale": torch.zeros(30), "older": torch.zeros(3)}, 40)
+            stale = {path: path.read_bytes() for path in folder.iterdir()}
+            export_weights(folder, NUMBERS, before)
+            for path, content in stale.items() if before is None else ():  # shards and their index beside a whole file
+                path.write_bytes(content)
 
-        def stop(source, target):
-            moved.append(target)
-            if len(moved) == 2:
-                raise OSError(5, "Input/output error")
-            replace(source, target)
+            def step(move, *args, steps=steps, stop=stop):
+                steps.append(move)
+                if len(steps) > stop:
+                    raise OSError(5, "Input/output error")
+                return move(*args)
 
-        monkeypatch.setattr(os, "replace", stop)
-        with pytest.raises(CheckpointError, match="cannot be written: Input/output error"):
-            export_weights(tmp_path, {name: tensor + 1 for name, tensor in NUMBERS.items() if name != "mask"}, 40)
-        refused(tmp_path, "no weights, expected one of")
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "replace", functools.partial(step, os.replace))
+                patch.setattr(Path, "unlink", lambda path, step=step: step(os.unlink, path))
+                try:
+                    export_weights(folder, new, after)
+                except CheckpointError as error:
+                    assert str(error).endswith("cannot be written: Input/output error")  # noqa: PT017
+            try:
+                found = open_weights(folder)
+            except CheckpointError:
+                seen.add("refused")
+                continue
+            seen.add("new" if set(found.names) == set(new) else "old")
+            check_reads(folder, new if set(found.names) == set(new) else NUMBERS)
+        assert {"old", "new"} <= seen
+        assert after or before or "refused" not in seen
 
     def test_refusals(self, tmp_path):
         def fails(match, tensors, *rest, folder=tmp_path):
