@@ -1,6 +1,5 @@
 """A model in a folder: ``config.json``, ``encoding.json`` and ``model.safetensors``. Nothing in it is executed."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from bytelm.encoding import Encoding, encoding_from_dict
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
+from bytelm.hub.json_files import read_json, write_json
 from bytelm.model.build import build_model
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import ModelConfig
@@ -72,8 +72,8 @@ def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             save_file(state, temporary / _WEIGHTS)
-            _write_json(temporary / _ENCODING, encoding.to_dict())
-            _write_json(temporary / _CONFIG, config)
+            write_json(temporary / _ENCODING, encoding.to_dict())
+            write_json(temporary / _CONFIG, config)
             temporary.chmod(0o755)
             _replace(temporary, folder)
         finally:
@@ -90,7 +90,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder, expected one with {_CONFIG}, {_ENCODING} and {_WEIGHTS}")
-    config = _read_json(folder / _CONFIG)
+    config = read_json(folder / _CONFIG)
     if config.get("format") != "bytelm":
         raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected 'bytelm'")
     if config.get("format_version") not in (1, FORMAT_VERSION):
@@ -100,7 +100,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         )
     try:
         model_config = ModelConfig.from_dict(config.get("model", {}), "model")
-        encoding = encoding_from_dict(_read_json(folder / _ENCODING))
+        encoding = encoding_from_dict(read_json(folder / _ENCODING))
     except (ConfigError, EncodingError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
     named = config.get("encoding")
@@ -168,19 +168,3 @@ def _replace(new: Path, old: Path) -> None:
         aside.rmdir()
         raise
     shutil.rmtree(aside)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, expected part of a bytelm checkpoint")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: found a {type(value).__name__}, expected a JSON object")
-    return value

@@ -173,7 +173,7 @@ def listing(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["save_file", "_write_json"])
+@pytest.mark.parametrize("name", ["save_file", "write_json"])
 def test_a_failure_while_writing_leaves_the_old_checkpoint(folder, model, monkeypatch, name):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
