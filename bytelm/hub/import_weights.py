@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -28,11 +29,15 @@ class Tensors(Protocol):
         """Of one tensor."""
         ...
 
-    def read(self, name: str) -> Tensor:
-        """One tensor."""
+    def dtype(self, name: str) -> torch.dtype:
+        """Of one tensor."""
         ...
 
-    def where(self, name: str) -> str:
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """One tensor, converted where a type is given."""
+        ...
+
+    def where(self, name: str) -> Path:
         """The file it is in."""
         ...
 
@@ -79,7 +84,7 @@ def import_model(
     model = build_model(ours, device="meta")
     found = _Names(family, ours, tensors)
     parameters = dict(model.named_parameters())
-    dtype = dtype or tensors.read(found.theirs("merger.embedding.weight")[0][0]).dtype
+    dtype = dtype or _file_dtype(found)
     for name, parameter in parameters.items():
         _assign(model, name, _filled(found, name, parameter.shape, dtype, torch.device(device)))
     found.refuse_unused()
@@ -152,10 +157,16 @@ def _filled(found: _Names, name: str, shape: torch.Size, dtype: torch.dtype, dev
         if given != wanted:
             where = found.tensors.where(theirs)
             raise CheckpointError(f"{where}: tensor {theirs} has shape {list(given)}, expected {list(wanted)}")
-        whole[begin : begin + size] = _to_ours(found.tensors.read(theirs), layout, found.config)
+        whole[begin : begin + size] = _to_ours(found.tensors.read(theirs, dtype), layout, found.config)
         found.used.add(theirs)
         begin += size
     return whole
+
+
+def _file_dtype(found: _Names) -> torch.dtype:
+    """That of the embedding, which is never quantised."""
+    name = found.theirs("merger.embedding.weight")[0][0]
+    return found.tensors.dtype(name) if name in found.tensors.names else torch.float32
 
 
 def _part_sizes(config: ModelConfig, entry: Entry, rows: int) -> list[int]:

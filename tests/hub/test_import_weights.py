@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from slow_families import btlm_logits
@@ -24,11 +26,14 @@ class InMemory:
     def shape(self, name):
         return tuple(self.state[name].shape)
 
-    def read(self, name):
-        return self.state[name]
+    def dtype(self, name):
+        return self.state[name].dtype
+
+    def read(self, name, dtype=None):
+        return self.state[name].to(dtype)
 
     def where(self, name):
-        return "weights"
+        return Path("weights")
 
 
 def gptj(**changes):
