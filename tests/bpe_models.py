@@ -8,7 +8,7 @@ from pathlib import Path
 from bpe_support import train
 from toy_checkpoints import write_btlm, write_gpt2, write_gptj, write_llama
 
-TOKENS, ROWS, CONTEXT = 340, 352, 160
+TOKENS, ROWS, CONTEXT = 340, 352, 256
 
 WRITERS = {
     "gptj": (write_gptj, {"vocab_size": ROWS, "n_positions": CONTEXT}),
