@@ -21,3 +21,7 @@ from bytelm.benchmarks.encoding import measure_memory as measure_memory
 from bytelm.benchmarks.encoding import repeat_text as repeat_text
 from bytelm.benchmarks.forwards import ForwardCost as ForwardCost
 from bytelm.benchmarks.forwards import measure_forwards as measure_forwards
+from bytelm.benchmarks.linear_layers import LinearCost as LinearCost
+from bytelm.benchmarks.linear_layers import StepCost as StepCost
+from bytelm.benchmarks.linear_layers import measure_linear as measure_linear
+from bytelm.benchmarks.rival_models import describe_rival as describe_rival

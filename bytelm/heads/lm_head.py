@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bytelm.nn.linear import Linear, linear
+from bytelm.nn.linear import Linear
 from bytelm.shapes import Hidden, Windows
 
 
@@ -47,6 +47,5 @@ class LMHead(nn.Module):
         return self._logits(h_BD)
 
     def _logits(self, h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        weight, bias = self.unembedding.weight[: self.vocab_size], self.unembedding.bias
-        logits = linear(h, weight, None if bias is None else bias[: self.vocab_size])
+        logits = self.unembedding(h)[..., : self.vocab_size]
         return logits if self.scale == 1.0 else logits * self.scale

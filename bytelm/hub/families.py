@@ -214,7 +214,7 @@ def _alibi_shrink(config: Mapping[str, Any]) -> float:
     return max(1.0, _get(config, "n_positions", int) / _get(scaling, "train_seq_len", int))
 
 
-_GPTJ = Family(
+GPTJ = Family(
     "gptj",
     (
         _weight("merger.embedding", "transformer.wte"),
@@ -313,7 +313,7 @@ def recognise(config: Mapping[str, Any], names: Collection[str]) -> Family:
 
     match kind:
         case "gptj" if has("h.0.attn.q_proj.weight"):
-            return _GPTJ
+            return GPTJ
         case "llama" if has("layers.0.self_attn.q_proj.weight"):
             return _LLAMA
         case "gpt2" if has("h.0.attn.c_attn.weight") and not has("h.0.mlp.c_fc2.weight"):

@@ -26,7 +26,8 @@
 typedef struct {
     const float *x;     /* [rows, inputs], in the order of the loads below */
     const void *weight; /* [outputs, inputs] */
-    const uint16_t *scale, *bias; /* [outputs], bfloat16; or NULL */
+    const float *scale;   /* [outputs], where the weight is int8 */
+    const uint16_t *bias; /* [outputs], bfloat16, or NULL */
     uint16_t *y;        /* [rows, outputs], bfloat16 */
     long rows, outputs, inputs;
     int threads;
@@ -107,7 +108,7 @@ INLINE float lane_sum(const float *parts) {
     }
 
 INLINE void finish(const Product *p, long row, long output, float sum) {
-    if (p->scale != NULL) sum *= from_bf16(p->scale[output]);
+    if (p->scale != NULL) sum *= p->scale[output];
     if (p->bias != NULL) sum += from_bf16(p->bias[output]);
     p->y[row * p->outputs + output] = to_bf16(sum);
 }
@@ -167,8 +168,8 @@ static int multiply(Product *p, const uint16_t *x) {
 
 PyDoc_STRVAR(linear_doc,
              "linear(x, weight, scale, bias, y, rows, outputs, inputs, threads)\n\n"
-             "y = x weight^T * scale + bias, over addresses: weight is int8 where there is a scale, else bfloat16 as\n"
-             "everything else; 0 stands for no scale and no bias. At least 4 outputs; inputs in multiples of 16.");
+             "y = x weight^T * scale + bias, over addresses: where there is a scale, it is float32 and the weight int8;\n"
+             "all else is bfloat16; 0 stands for no scale and no bias. At least 4 outputs; inputs in multiples of 16.");
 
 static PyObject *linear(PyObject *self, PyObject *args) {
     unsigned long long x, weight, scale, bias, y;
@@ -178,7 +179,7 @@ static PyObject *linear(PyObject *self, PyObject *args) {
                           &p.threads))
         return NULL;
     p.weight = (const void *)(uintptr_t)weight;
-    p.scale = (const uint16_t *)(uintptr_t)scale;
+    p.scale = (const float *)(uintptr_t)scale;
     p.bias = (const uint16_t *)(uintptr_t)bias;
     p.y = (uint16_t *)(uintptr_t)y;
     Py_BEGIN_ALLOW_THREADS

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import BFloat16, Float, Int8
+from jaxtyping import BFloat16, Float, Float32, Int8
 from torch import Tensor, nn
 
 _STEP = 16
@@ -68,7 +68,7 @@ def _codes(weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
     codes, scale = getattr(weight, "qdata", None), getattr(weight, "scale", None)
     if not isinstance(codes, Tensor) or not isinstance(scale, Tensor) or codes.dtype != torch.int8:
         return None, None
-    if scale.dtype != torch.bfloat16 or scale.numel() != len(codes) or getattr(weight, "act_quant_kwargs", None):
+    if scale.dtype != torch.float32 or scale.numel() != len(codes) or getattr(weight, "act_quant_kwargs", None):
         return None, None
     return codes, scale.flatten()
 
@@ -80,7 +80,7 @@ torch.library.define("bytelm::rows_linear", "(Tensor x, Tensor weight, Tensor? s
 def _rows_linear(
     x: BFloat16[Tensor, "*B D"],
     weight: BFloat16[Tensor, "_ D"] | Int8[Tensor, "_ D"],
-    scale: BFloat16[Tensor, " _"] | None,
+    scale: Float32[Tensor, " _"] | None,
     bias: BFloat16[Tensor, " _"] | None,
 ) -> BFloat16[Tensor, "*B _"]:
     found: Tensor = torch.ops.bytelm.rows_linear(x, weight, scale, bias)
