@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from bytelm.cli.arguments import DTYPES, Device, Json
-from bytelm.cli.bench_measure import Plan, measure
+from bytelm.cli.bench_measure import Options, Plan, measure
 from bytelm.cli.bench_model import open_model
 from bytelm.cli.bench_report import GOALS, DecodingReport, describe_mode, format_report
 from bytelm.cli.console import write_result
@@ -70,8 +70,8 @@ _Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw
 
 
 @dataclass(frozen=True)
-class _Usual:
-    """What is measured where nothing else is asked for."""
+class _Amount:
+    """How much is measured."""
 
     drafts: str
     batches: list[int]
@@ -80,8 +80,8 @@ class _Usual:
 
 
 _LARGE_PARAMETERS = 10**9
-_USUAL = _Usual("none,heads,lookup,auto", [1, 8, 32], [0.0, 0.7, 1.0], 160)
-_LARGE = _Usual("none", [1], [0.0], 16)
+_USUAL = _Amount("none,heads,lookup,auto", [1, 8, 32], [0.0, 0.7, 1.0], 160)
+_LARGE = _Amount("none", [1], [0.0], 16)
 
 
 def decode(
@@ -122,34 +122,20 @@ def decode(
     skipped (name and reason), int8 (null, or the same step and linear with such weights, and ratio, in symbols a
     second), goals, plot.
     """
-    if plot is not None and not plot.parent.is_dir():
-        raise ConfigError(f"--plot: {plot}: found no folder {str(plot.parent)!r}, expected one to write into")
-    if random_weights and preset is None:
-        raise ConfigError("--random-weights: found no --preset, expected one")
-    chosen_batches = _parse("--batches", batches, int, "whole numbers above 0", lambda n: n > 0)
-    chosen_temperatures = _parse(
-        "--temperatures", temperatures, float, "numbers of at least 0", lambda t: 0 <= t < math.inf
-    )
-    from bytelm.benchmarks import decoding_ways
-    from bytelm.benchmarks.timing import num_threads
-    from bytelm.corpus import DEFAULT_PROMPTS
-
+    _check(plot, preset, random_weights)
+    amount = {
+        "drafts": drafts,
+        "batches": _parse("--batches", batches, int, "whole numbers above 0", lambda n: n > 0),
+        "temperatures": _parse(
+            "--temperatures", temperatures, float, "numbers of at least 0", lambda t: 0 <= t < math.inf
+        ),
+        "max_new_tokens": max_new_tokens,
+    }
     given = None if prompts_file is None else [p.text for p in read_prompts([], prompts_file)]
     lm = open_model(model, preset, device, dtype)
-    large = lm.config.num_parameters() >= _LARGE_PARAMETERS
-    usual = _LARGE if large else _USUAL
-    plan = Plan(
-        prompts=given or (["A"] if large else list(DEFAULT_PROMPTS)),
-        ways=decoding_ways(lm, laws and laws.split(","), (drafts or usual.drafts).split(",")),
-        batches=chosen_batches or usual.batches,
-        temperatures=chosen_temperatures or usual.temperatures,
-        max_new_tokens=max_new_tokens or usual.max_new_tokens,
-        repeats=repeats,
-        seed=seed,
-        compile=compile,
-        rivals=rivals,
-        int8=int8,
-    )
+    plan = _plan(lm, given, laws, amount, Options(repeats, seed, compile, rivals, int8))
+    from bytelm.benchmarks.timing import num_threads
+
     with num_threads(threads) as used:
         found = measure(lm, plan)
     setting = _setting(lm, plan, str(model) if preset is None else f"random {preset}", used)
@@ -157,6 +143,33 @@ def decode(
         _draw(plot, setting, found, "characters" if preset is None else "symbols")
     result = {"command": "bench decode", **setting, **found.as_json(), "goals": GOALS.replace("\n", " ")}
     write_result({**result, "plot": None if plot is None else str(plot)}, format_report(setting, found), json)
+
+
+def _check(plot: Path | None, preset: str | None, random_weights: bool) -> None:
+    if plot is not None and not plot.parent.is_dir():
+        raise ConfigError(f"--plot: {plot}: found no folder {str(plot.parent)!r}, expected one to write into")
+    if random_weights and preset is None:
+        raise ConfigError("--random-weights: found no --preset, expected one")
+
+
+def _plan(
+    lm: "LanguageModel", prompts: list[str] | None, laws: str | None, amount: dict[str, Any], options: Options
+) -> Plan:
+    """What was asked for, and what is usual for the size of the model in the place of None."""
+    from bytelm.benchmarks import decoding_ways
+    from bytelm.corpus import DEFAULT_PROMPTS
+
+    large = lm.config.num_parameters() >= _LARGE_PARAMETERS
+    asked = {name: value for name, value in amount.items() if value is not None}
+    chosen = replace(_LARGE if large else _USUAL, **asked)
+    return Plan(
+        prompts=prompts or (["A"] if large else list(DEFAULT_PROMPTS)),
+        ways=decoding_ways(lm, None if laws is None else laws.split(","), chosen.drafts.split(",")),
+        batches=chosen.batches,
+        temperatures=chosen.temperatures,
+        max_new_tokens=chosen.max_new_tokens,
+        options=options,
+    )
 
 
 def _parse(option: str, text: str | None, kind: type[_T], expected: str, fits: Callable[[_T], bool]) -> list[_T] | None:
@@ -184,10 +197,10 @@ def _setting(lm: "LanguageModel", plan: Plan, name: str, threads: int) -> dict[s
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "dtype": str(dtype).removeprefix("torch."),
         "threads": threads,
-        "compile": plan.compile,
+        "compile": plan.options.compile,
         "prompts": len(plan.prompts),
         "max_new_tokens": plan.max_new_tokens,
-        "repeats": plan.repeats,
+        "repeats": plan.options.repeats,
     }
 
 

@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Options:
+    """How it is measured.
+
+    Attributes:
+        repeats: turns.
+        seed: of the first row.
+        compile: decode through ``torch.compile``.
+        rivals: measure transformers.
+        int8: measure plain steps with weights in int8, too, at last: the model keeps them.
+    """
+
+    repeats: int
+    seed: int
+    compile: bool
+    rivals: bool
+    int8: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is measured.
 
@@ -22,11 +41,7 @@ class Plan:
         ways: laws and drafters.
         batches, temperatures: each with each.
         max_new_tokens: symbols of a row.
-        repeats: turns.
-        seed: of the first row.
-        compile: decode through ``torch.compile``.
-        rivals: measure transformers.
-        int8: measure plain steps with weights in int8, too, at last: the model keeps them.
+        options: how.
     """
 
     prompts: list[str]
@@ -34,11 +49,7 @@ class Plan:
     batches: list[int]
     temperatures: list[float]
     max_new_tokens: int
-    repeats: int
-    seed: int
-    compile: bool
-    rivals: bool
-    int8: bool
+    options: Options
 
 
 def measure(lm: "LanguageModel", plan: Plan) -> DecodingReport:
@@ -51,9 +62,9 @@ def measure(lm: "LanguageModel", plan: Plan) -> DecodingReport:
         memory, cache, costs = _measure_machine(lm, plan, bar)
         layers = _measure_layers(lm, plan, bar, "linear layers")
         speeds = _measure_speeds(lm, plan, bar)
-        rivals, skipped = _measure_rivals(lm, plan, bar) if plan.rivals else ([], [])
+        rivals, skipped = _measure_rivals(lm, plan, bar) if plan.options.rivals else ([], [])
         rounded = None
-        if plan.int8:
+        if plan.options.int8:
             from bytelm.hub.int8 import quantise_int8
 
             quantise_int8(lm.model)
@@ -66,7 +77,7 @@ def _measure_layers(lm: "LanguageModel", plan: Plan, bar: "Progress", name: str)
 
     task = bar.add_task(name, total=1)
     step, linear = measure_linear(
-        lm, plan.prompts[0], steps=plan.max_new_tokens, repeats=plan.repeats, compile=plan.compile
+        lm, plan.prompts[0], steps=plan.max_new_tokens, repeats=plan.options.repeats, compile=plan.options.compile
     )
     bar.advance(task)
     return LayersReport(step, linear)
@@ -80,7 +91,7 @@ def _measure_machine(
     from bytelm.benchmarks.bandwidth import LARGE_BUFFER
 
     laws = list(dict.fromkeys(way.law for way in plan.ways))
-    compiled = [False, True] if plan.compile else [False]
+    compiled = [False, True] if plan.options.compile else [False]
     task = bar.add_task("memory and forwards", total=2 + len(compiled))
     found = []
     for size in (LARGE_BUFFER, min(LARGE_BUFFER, weight_bytes(lm.model, lm.law))):
@@ -88,7 +99,7 @@ def _measure_machine(
         bar.advance(task)
     costs = []
     for mode in compiled:
-        costs += measure_forwards(lm, laws=laws, repeats=5 * plan.repeats, compiled=mode)
+        costs += measure_forwards(lm, laws=laws, repeats=5 * plan.options.repeats, compiled=mode)
         bar.advance(task)
     return found[0], found[1], costs
 
@@ -107,9 +118,9 @@ def _measure_speeds(lm: "LanguageModel", plan: Plan, bar: "Progress") -> "list[D
             batch=batch,
             temperature=temperature,
             max_new_tokens=plan.max_new_tokens,
-            repeats=plan.repeats,
-            compile=plan.compile,
-            seed=plan.seed,
+            repeats=plan.options.repeats,
+            compile=plan.options.compile,
+            seed=plan.options.seed,
         )
         bar.advance(task)
     return speeds
@@ -127,8 +138,8 @@ def _measure_rivals(lm: "LanguageModel", plan: Plan, bar: "Progress") -> "tuple[
             plan.prompts[0],
             batch=batch,
             forwards=plan.max_new_tokens,
-            repeats=plan.repeats,
-            compile=plan.compile,
+            repeats=plan.options.repeats,
+            compile=plan.options.compile,
             lookup=any(way.draft == "lookup" for way in plan.ways),
         )
         found += speeds

@@ -35,7 +35,7 @@ def open_model(folder: Path | None, preset: str | None, device: str, dtype: str)
         assert preset is not None
         config, kind = get_preset(preset), find_dtype(dtype)
         assert kind is not None
-        tokenizer = _stand_in(config.vocab_size) if config.patch == 1 else _preset_bytes()
+        tokenizer = stand_in(config.vocab_size) if config.patch == 1 else _preset_bytes()
         lm = LanguageModel(build_noise_model(config, kind, find_device(device)), tokenizer)
     lay_out_for_decoding(lm.model)
     lm.model.eval()
@@ -49,7 +49,7 @@ def _preset_bytes() -> "BaseTokenizer[Any]":
     return Tokenizer(get_encoding(_PRESET_ENCODING))
 
 
-def _stand_in(vocab_size: int) -> "BaseTokenizer[Any]":
+def stand_in(vocab_size: int) -> "BaseTokenizer[Any]":
     """A tokenizer of so many tokens for a model of tokens without a text: all bytes, pairs of them, and EOS."""
     from bytelm.tokenizer import BPETokenizer, BPEVocabulary
     from bytelm.tokenizer.byte_level import BYTE_CHARACTERS
