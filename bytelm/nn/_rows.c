@@ -20,6 +20,7 @@
 
 #define MAX_ROWS 4      /* in registers; more rows are read in groups of so many, from the cache */
 #define OUTPUTS 24      /* a block that one thread takes; a multiple of the outputs at a time */
+#define LEAST 4         /* outputs */
 #define CHUNK 4096      /* inputs of all rows of a group that are read before those of the next output */
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
@@ -210,25 +211,26 @@ INLINE void add_values(const float *weights, const uint16_t *v, float *sums, lon
 /* All queries of the heads that share one head of keys and values. */
 static AVX2 int attend_group(const Attention *a, long b, long g) {
     long rows = a->heads / a->kv_heads * a->queries, first = (b * a->heads + g * (a->heads / a->kv_heads)) * a->queries;
-    const uint16_t *v = a->v + b * a->v_batch + g * a->v_head;
-    float *memory = calloc((size_t)(rows * (2 * a->width + a->slots + 1)), sizeof(float));
+    long width = a->width, slots = a->slots, room = slots < LEAST ? LEAST : slots;
+    const uint16_t *k = a->k + b * a->k_batch + g * a->k_head, *v = a->v + b * a->v_batch + g * a->v_head;
+    float *memory = calloc((size_t)(rows * (2 * width + room + 1) + LEAST * width / 2), sizeof(float));
     if (memory == NULL) return 0;
-    float *x = memory, *sums = x + rows * a->width, *scores = sums + rows * a->width, *inverse = scores + rows * a->slots;
-    convert(a->q + first * a->width, x, rows, a->width, 1);
-    Product product = {x, a->k + b * a->k_batch + g * a->k_head, NULL, NULL, NULL, scores, rows, a->slots, a->width, 1};
-    for (long block = 0; block * OUTPUTS < a->slots; block++) block_bf16(&product, block);
+    float *x = memory, *sums = x + rows * width, *scores = sums + rows * width, *inverse = scores + rows * room;
+    if (slots < LEAST) k = memcpy(inverse + rows, k, sizeof(uint16_t) * (size_t)(slots * width)); /* zeros follow */
+    convert(a->q + first * width, x, rows, width, 1);
+    Product product = {x, k, NULL, NULL, NULL, scores, rows, room, width, 1};
+    for (long block = 0; block * OUTPUTS < room; block++) block_bf16(&product, block);
     for (long r = 0; r < rows; r++)
-        inverse[r] = soften(scores + r * a->slots, a->mask + (b * a->queries + r % a->queries) * a->slots, a->slots,
-                            a->scale);
-    for (long s = 0; s < a->slots; s += LANES) {
-        long n = a->slots - s < LANES ? a->slots - s : LANES;
+        inverse[r] = soften(scores + r * room, a->mask + (b * a->queries + r % a->queries) * slots, slots, a->scale);
+    for (long s = 0; s < slots; s += LANES) {
+        long n = slots - s < LANES ? slots - s : LANES;
         for (long r = 0; r < rows; r++)
-            add_values(scores + r * a->slots + s, v + s * a->width, sums + r * a->width, a->width, n);
+            add_values(scores + r * room + s, v + s * width, sums + r * width, width, n);
     }
     for (long r = 0; r < rows; r++)
-        for (long i = 0; i < a->width; i++) {
+        for (long i = 0; i < width; i++) {
             long place = i / STEP * STEP + i % STEP / 2 + i % 2 * LANES;
-            a->y[(first + r) * a->width + i] = to_bf16(sums[r * a->width + place] * inverse[r]);
+            a->y[(first + r) * width + i] = to_bf16(sums[r * width + place] * inverse[r]);
         }
     free(memory);
     return 1;
@@ -238,7 +240,7 @@ PyDoc_STRVAR(attention_doc,
              "attention(q, k, v, mask, y, batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch,\n"
              "          v_head, scale, threads)\n\n"
              "y = softmax(scale q k^T where mask) v, over addresses of bfloat16 and of a mask of bytes; strides of\n"
-             "batch and head in elements. At least 4 slots; width in multiples of 16.");
+             "batch and head in elements; width in multiples of 16.");
 
 static PyObject *attention(PyObject *self, PyObject *args) {
     unsigned long long q, k, v, mask, y;

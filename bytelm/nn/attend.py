@@ -38,12 +38,12 @@ def attend(
 
 
 def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the native core takes these: slots that follow each other in memory, and enough of them."""
+    """Whether the native core takes these: slots must follow each other in memory."""
     if not native.is_for_core(q, k, v):
         return False
-    slots, width = k.shape[-2:]
+    width = k.shape[-1]
     packed = all(part.stride(-1) == 1 and part.stride(-2) == width for part in (k, v))
-    return packed and width % native.STEP == 0 and slots >= native.LEAST
+    return packed and width % native.STEP == 0
 
 
 # A registered operation: torch.compile calls it as it is.

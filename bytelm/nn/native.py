@@ -9,7 +9,7 @@ STEP = 16
 """Widths that the core reads are multiples of this."""
 
 LEAST = 4
-"""Outputs, or slots, that it needs."""
+"""Outputs that a matrix needs."""
 
 
 def _load() -> ModuleType | None:
