@@ -1,6 +1,6 @@
 """What draft heads should be trained on: variants side by side on one frozen toy model of LLaMA's layout.
 
-python experiments/draft_heads_losses.py TEXTS --steps 2000 --head-steps 400
+python experiments/draft_heads_losses.py TEXTS --steps 1000 --head-steps 200
 
 Every eighth document of TEXTS is held out. Tokens are bytes. A variant is its target, ``data`` (the tokens of the text)
 or ``law`` (the probabilities that the frozen model itself gives there), and the unembedding, ``shared`` or ``own``. The
@@ -22,12 +22,12 @@ from bytelm.model.byte_lm import cross_entropy, draft_nats
 from bytelm.model.config import DraftHeadsConfig
 from bytelm.training import OptimizerConfig
 
-NUM_HEADS, WINDOW, BATCH = 4, 128, 16
+NUM_HEADS, WINDOW, BATCH = 4, 64, 16
 CONFIG = {
-    "width": 192,
+    "width": 128,
     "num_blocks": 3,
-    "attention": {"num_heads": 6, "num_kv_heads": 3, "head_width": 32},
-    "feedforward": {"inner": 512},
+    "attention": {"num_heads": 4, "num_kv_heads": 2, "head_width": 32},
+    "feedforward": {"inner": 384},
     "merger": {"kind": "token", "num_rows": 256},
     "heads": {"kind": "lm", "num_rows": 256},
     "patch": 1,
@@ -86,9 +86,9 @@ def main() -> None:
     """Train, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--head-steps", type=int, default=400)
-    parser.add_argument("--lr", type=float, nargs="+", default=[1e-2])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--head-steps", type=int, default=200)
+    parser.add_argument("--lr", type=float, nargs="+", default=[3e-2, 1e-2])
     parser.add_argument("--variants", nargs="+", default=["law:shared", "data:shared", "law:own", "data:own"])
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()

@@ -186,8 +186,9 @@ def test_checkpoints_hold_the_heads_alone_and_are_measured_again(fit, gpt2, froz
     weights = saved["state_dict"]
     assert {name.split(".")[1] for name in weights} == {"draft_heads"}
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    moments = saved["optimizer_states"][0]["state"]
-    assert len(moments) == len(weights) == 1 + NUM_HEADS
+    (optimizer,) = saved["optimizer_states"]
+    assert len(optimizer["state"]) == len(weights) == 1 + NUM_HEADS
+    assert sum(len(group["params"]) for group in optimizer["param_groups"]) == len(weights)
     kept = {name for name in fitted if name.startswith("val/")}
     again = fit("--ckpt_path", path, command="validate", **short).json["metrics"]
     assert again == pytest.approx({name: fitted[name] for name in kept}, abs=1e-6)
