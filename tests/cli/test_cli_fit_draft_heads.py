@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from toy_checkpoints import with_tokenizer, write_gpt2, write_llama
 
+import bytelm
 from bytelm.decoding import HeadsDrafter, Sampling, decode
 from bytelm.errors import CheckpointError
 from bytelm.hub.checkpoint import load_checkpoint
@@ -160,6 +161,13 @@ def test_heads_fitted_on_a_frozen_model_draft_above_chance_and_change_nothing(fi
         poor = decoded(untrained, rows[:6], NUM_HEADS, max_new=24, sampling=sampling, seed=7)
         assert [row.tolist() for row in poor.symbols] == [row.tolist() for row in plain.symbols]
         assert found.stats.symbols_per_forward > poor.stats.symbols_per_forward + 0.5
+
+    lm = bytelm.load(frozen)
+    load_draft_heads(Path(result["model"]), lm.model)
+    prompts = [text[:20] for text in sentences(4, seed=6)]
+    plain, found = (lm.generate(prompts, max_new_tokens=24, draft=draft) for draft in ("none", "heads"))
+    assert found.texts == plain.texts
+    assert found.stats.forwards < plain.stats.forwards
 
     metrics = result["metrics"]
     for k in range(1, NUM_HEADS + 1):
