@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from bytelm.errors import CheckpointError, ConfigError
-from bytelm.hub.families import Family
+from bytelm.hub.families import Family, recognise
 from bytelm.hub.four_bit_format import FourBitTensors
 from bytelm.hub.import_weights import import_model
 from bytelm.hub.json_files import read_config
@@ -70,6 +70,7 @@ def load_family(
         raise CheckpointError(f"{folder}: no such folder, expected one with config.json and weights")
     config, tensors = read_config(folder), FourBitTensors(open_weights(folder))
     try:
+        recognise(config, tensors.names)  # before the tokenizer, which another family may not have
         if four_bit != "dequantise" and not tensors.four_bit:
             raise CheckpointError(f"{folder}: no weight is in four bits, expected some for four_bit={four_bit!r}")
         tokenizer = BPETokenizer.from_folder(folder)

@@ -109,7 +109,7 @@ def test_kept_weights_are_the_dequantised_ones(family, quant_type, nested, tmp_p
     np.testing.assert_allclose(logits_of(kept, ids), logits_of(plain, ids), atol=2e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gptj odd", "gptj prefix", "llama", "btlm"])
 def test_decoding_is_that_of_the_dequantised_model(family, tmp_path):
     """Through targets with a cache, in batches of prompts of different lengths, with and without drafts."""
     folder, bos = write(tmp_path / "m", family), np.zeros(0, np.int64)
@@ -161,7 +161,7 @@ def num_bytes(model):
 @pytest.mark.parametrize(("nested", "most"), [(False, 0.31), (True, 0.29)])
 def test_memory_of_a_body(nested, most, tmp_path):
     """Four bits and a scale for every 64 of them are 0.281 of bfloat16; embedding and head stay in it. Goal: 0.35."""
-    sizes = {"n_embd": 512, "n_head": 8, "rotary_dim": 32, "n_layer": 3}
+    sizes = {"n_embd": 320, "n_head": 8, "rotary_dim": 32, "n_layer": 4}
     folder = quantised(write_gptj(tmp_path / "m", dtype=torch.bfloat16, **sizes), nested=nested)
     plain, kept = load(folder, "dequantise"), load(folder, "keep")
     assert {parameter.dtype for parameter in plain.parameters()} == {torch.bfloat16}
