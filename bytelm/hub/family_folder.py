@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -16,9 +15,6 @@ from bytelm.model.byte_lm import ByteLM
 from bytelm.model.layout import lay_out_for_decoding
 from bytelm.nn.four_bit import FourBitLinear, KernelFourBitLinear, bitsandbytes
 from bytelm.tokenizer import BPETokenizer
-
-FourBitUse = Literal["dequantise", "keep", "kernels"]
-"""What becomes of weights in four bits; see :func:`load_family`."""
 
 _LAYERS = {"dequantise": None, "keep": FourBitLinear, "kernels": KernelFourBitLinear}
 
@@ -43,7 +39,7 @@ def load_family(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    four_bit: FourBitUse | str = "dequantise",
+    four_bit: str = "dequantise",
 ) -> FamilyCheckpoint:
     """Read a checkpoint of GPT-J, GPT-JT, GPT-JX, BTLM, GPT-2, or of LLaMA's layout with a GPT-2 BPE.
 

@@ -234,8 +234,8 @@ def _four_bit_layer(
             layers.append(kind(packed, bias))
             continue
         order = _to_ours(torch.arange(packed.shape[0], device=device), part.layout, found.config)
-        bias = None if bias is None else _to_theirs(bias, part.layout, found.config)
-        layers.append(ReorderedLinear(kind(packed, bias), order))
+        assert bias is None  # It would be in our order. No family has one here.
+        layers.append(ReorderedLinear(kind(packed), order))
     return FourBitFusedLinear(layers, plain.parts) if isinstance(plain, FusedLinear) else layers[0]
 
 

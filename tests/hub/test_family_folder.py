@@ -169,8 +169,8 @@ DAMAGED = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no weights, expected one of model\.safetensors, "),
     "no shard": (lambda f: (f / SHARD).unlink(), rf"index\.json: names \d shards, of which 1 are missing: {SHARD}"),
     "no tensor": (
-        lambda f: change(f, lambda s: s.pop(QUERY)),
-        rf"tensor {QUERY} is missing, expected one for blocks\.0",
+        lambda f: change(f, lambda s: s.pop("lm_head.bias")),
+        r"tensor lm_head\.bias is missing, expected one for heads\.unembedding\.bias of a gptj model",
     ),
     "another shape": (
         lambda f: change(f, lambda s: s.update({QUERY: torch.zeros(48, 47)})),
