@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bytelm.cli.arguments import Attention, Device, Dtype, Json, Model, Revision, check_text, load_model
+from bytelm.cli.arguments import Attention, Device, Dtype, FourBit, Json, Model, Revision, check_text, load_model
 from bytelm.cli.console import write_error, write_line, write_result
 from bytelm.cli.prompts import Prompt, read_prompts
 from bytelm.cli.trace import write_trace
@@ -22,6 +22,7 @@ _OF_THE_COMMAND = (
     "model",
     "revision",
     "dtype",
+    "four_bit",
     "device",
     "prompts",
     "prompts_file",
@@ -104,6 +105,7 @@ def generate(
     trace: Annotated[bool, typer.Option("--trace", help="Colour the text by where each symbol came from.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
     dtype: Dtype = None,
+    four_bit: FourBit = "dequantise",
     revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
@@ -119,7 +121,7 @@ def generate(
     given = read_prompts(prompts or [], prompts_file)
     if stream and len(given) * num_return_sequences > 1:
         raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
-    lm = load_model(model, device, dtype=dtype, revision=revision)
+    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision)
     controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
     _check_texts(lm, given, stop or [], controls)
     if draft not in _DRAFTS:

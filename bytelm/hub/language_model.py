@@ -238,6 +238,7 @@ def load(
     device: str | torch.device = "cpu",
     *,
     dtype: torch.dtype | None = None,
+    four_bit: str = "dequantise",
     revision: str | None = None,
 ) -> LanguageModel:
     """The language model of a checkpoint: ours, or of GPT-J's family (:func:`~bytelm.hub.load_family` says which).
@@ -246,13 +247,15 @@ def load(
         source: a folder, or the id of a model on the hub.
         device: where the model goes.
         dtype: of its weights; by default as in the file.
+        four_bit: ``dequantise``, ``keep`` or ``kernels``, for files in four bits.
         revision: branch, tag or commit of a model on the hub.
     Raises:
         CheckpointError: a file is missing, damaged, of another version or of an unknown family.
+        ConfigError: an unknown ``four_bit``, or ``kernels`` without bitsandbytes.
     """
     folder = find_folder(source, revision)
     if folder.is_dir() and read_config(folder).get("format") != FORMAT:
-        found = load_family(folder, dtype=dtype, device=device)
+        found = load_family(folder, dtype=dtype, device=device, four_bit=four_bit)
         return LanguageModel(found.model, found.tokenizer, found.family.name)
     checkpoint = load_checkpoint(folder, device)
     if dtype is not None:

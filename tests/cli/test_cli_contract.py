@@ -36,10 +36,10 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
-        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--revision"},
+        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--revision"},
     },
     "bytelm score": {
-        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--revision"},
+        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--revision"},
         *SOURCE_OPTIONS,
     },
     "bytelm bench decode": {
