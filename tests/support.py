@@ -9,9 +9,11 @@ import torch
 from bytelm.decoding import warp
 from bytelm.decoding.noise import GumbelNoise, row_seeds
 from bytelm.encoding import get_encoding
+from bytelm.hub import LanguageModel
 from bytelm.model import ModelConfig, build_model
 from bytelm.model.byte_lm import soft_cross_entropy
 from bytelm.model.config import NextPatchConfig
+from bytelm.tokenizer import Tokenizer
 
 BOS = np.array([249, 249, 249, 249], np.uint8)
 """A BOS patch; its values do not matter to a model that was not trained."""
@@ -96,6 +98,12 @@ def trained_model(kind, steps=80, lr=1e-2, next_patch=False):
         loss.backward()
         optimizer.step()
     return model.eval(), encoding
+
+
+def trained_lm(kind, **options):
+    """The model of :func:`trained_model` as a language model."""
+    model, encoding = trained_model(kind, **options)
+    return LanguageModel(model, Tokenizer(encoding))
 
 
 class Uncached:

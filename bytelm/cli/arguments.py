@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from bytelm.hub import LanguageModel
 
+DTYPES = ("float32", "bfloat16", "float16")
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as one line of JSON.")]
 EncodingName = Annotated[
     str, typer.Option("--encoding", metavar="NAME", help="Name of an encoding, or path of a table (.json).")
@@ -30,7 +31,22 @@ SplitBlankLines = Annotated[
     bool, typer.Option("--split-blank-lines", help="Blank lines separate the documents of plain text files.")
 ]
 SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Skip and count bad lines, do not stop.")]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.", show_default=False)]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Checkpoint folder, or id of a model on the hub.", show_default=False)
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="NAME", help=f"Of the weights: {', '.join(DTYPES)}. Default: as in the file."),
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the hub.")
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attention", metavar="NAME", help="causal, or prefix: prompts are read both ways. Default: as trained."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, …")]
 
 
@@ -84,13 +100,26 @@ def find_device(name: str) -> "torch.device":
     return device
 
 
-def load_model(folder: Path, device: str) -> "LanguageModel":
-    """The model in a checkpoint folder, on a device.
+def find_dtype(name: str | None) -> "torch.dtype | None":
+    """The type of this name; None for None.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: none of ``DTYPES``.
+    """
+    import torch
+
+    if name is not None and name not in DTYPES:
+        raise ConfigError(f"--dtype: found {name!r}, expected one of {', '.join(DTYPES)}")
+    return None if name is None else getattr(torch, name)
+
+
+def load_model(source: Path, device: str, *, dtype: str | None = None, revision: str | None = None) -> "LanguageModel":
+    """The model of a checkpoint, on a device.
+
+    Raises:
+        ConfigError: there is no such device or type.
         CheckpointError: see :func:`bytelm.load`.
     """
     from bytelm.hub import load
 
-    return load(folder, find_device(device))
+    return load(source, find_device(device), dtype=find_dtype(dtype), revision=revision)

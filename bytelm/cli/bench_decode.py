@@ -140,6 +140,7 @@ def _open(folder: Path | None, preset: str | None, device: str, dtype: str) -> "
     from bytelm.hub import LanguageModel
     from bytelm.model import build_model
     from bytelm.model.presets import get_preset
+    from bytelm.tokenizer import Tokenizer
 
     if (folder is None) == (preset is None):
         raise ConfigError(
@@ -152,7 +153,7 @@ def _open(folder: Path | None, preset: str | None, device: str, dtype: str) -> "
     else:
         assert preset is not None
         model = build_model(get_preset(preset), device=find_device(device))
-        lm = LanguageModel(model, get_encoding(_PRESET_ENCODING))
+        lm = LanguageModel(model, Tokenizer(get_encoding(_PRESET_ENCODING)))
     lm.model.to(getattr(torch, dtype)).eval()
     return lm
 
@@ -238,7 +239,7 @@ def _setting(lm: "LanguageModel", plan: _Plan, name: str, dtype: str, threads: i
     device = lm.model.device
     return {
         "model": name,
-        "encoding": lm.encoding.name,
+        "encoding": lm.tokenizer.name,
         "parameters": lm.config.num_parameters(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "dtype": dtype,

@@ -23,6 +23,7 @@ from bytelm.hub import LanguageModel, Output, save_checkpoint
 from bytelm.model import build_model
 from bytelm.model.config import ChainedHeadsConfig, MergerConfig, NgramConfig
 from bytelm.model.presets import get_preset
+from bytelm.tokenizer import Tokenizer
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig
 from bytelm.training.history import read_history
 from bytelm.training.quiet import quiet_lightning
@@ -61,8 +62,8 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
     data = _build_corpora(out, train_texts, held_out, console)
     module, trained_in = _train(out, data, steps)
     encoding = get_encoding(ENCODING)
-    before = LanguageModel(build_model(module.config, seed=module.seed), encoding)
-    lm = LanguageModel(module.model, encoding)
+    before = LanguageModel(build_model(module.config, seed=module.seed), Tokenizer(encoding))
+    lm = LanguageModel(module.model, Tokenizer(encoding))
     save_checkpoint(out / "model", module.model, encoding, {"step": steps, "text": "embedded default"})
     bits = _bits_per_char(before, lm, train_texts, held_out)
     ways = decoding_ways(lm, drafts=("none", "heads"))
@@ -162,7 +163,7 @@ def _draw(out: Path, lm: LanguageModel, samples: Output) -> list[str]:
         (prompt, ids, trace.forward, trace.offset)
         for prompt, ids, trace in zip(DEFAULT_PROMPTS, samples.ids, samples.trace, strict=True)
     ]
-    plot_text(paths[2], lm.encoding, rows)
+    plot_text(paths[2], get_encoding(ENCODING), rows)
     return [str(path) for path in paths]
 
 

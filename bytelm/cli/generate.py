@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bytelm.cli.arguments import Device, Json, Model, check_text, load_model
+from bytelm.cli.arguments import Attention, Device, Dtype, Json, Model, Revision, check_text, load_model
 from bytelm.cli.console import write_error, write_line, write_result
 from bytelm.cli.prompts import Prompt, read_prompts
 from bytelm.cli.trace import write_trace
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from bytelm.hub import LanguageModel, Output
 
 _DRAFTS = ("auto", "none", "heads", "lookup")
-_OF_THE_COMMAND = ("model", "prompts", "prompts_file", "allow_controls", "stream", "trace", "device", "json")
+_OF_THE_COMMAND = (
+    "model",
+    "revision",
+    "dtype",
+    "device",
+    "prompts",
+    "prompts_file",
+    "allow_controls",
+    "stream",
+    "trace",
+    "json",
+)
 _SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 _Prompts = Annotated[
@@ -60,11 +71,14 @@ def generate(
     model: Model,
     prompts: _Prompts = None,
     prompts_file: _PromptsFile = None,
-    max_new_tokens: Annotated[int, _whole("--max-new-tokens", "The most symbols (bytes of the encoding) each.")] = 160,
+    max_new_tokens: Annotated[
+        int, _whole("--max-new-tokens", "The most symbols (bytes of the encoding, or tokens) each.")
+    ] = 160,
     min_new_tokens: Annotated[int, _whole("--min-new-tokens", "Symbols before which a text cannot end.")] = 0,
     max_new_chars: Annotated[int | None, _whole("--max-new-chars", "The most characters each.")] = None,
     max_time: Annotated[float | None, _number("--max-time", "Seconds after which texts end as they are.")] = None,
     law: _Law = None,
+    attention: Attention = None,
     draft: _Draft = "auto",
     num_draft_tokens: Annotated[int | None, _whole("--num-draft-tokens", "The most symbols to draft.")] = None,
     verify: Annotated[
@@ -89,13 +103,15 @@ def generate(
     stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Colour the text by where each symbol came from.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
+    dtype: Dtype = None,
+    revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Continue prompts. The continuations go to standard output, figures to standard error.
 
-    JSON fields: command, model, encoding, prompts, texts, finish, nats, law, draft, verify, exact, seed, symbols,
-    characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
+    JSON fields: command, model, family, encoding, prompts, texts, finish, nats, law, attention, draft, verify, exact,
+    seed, symbols, characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
     chars_per_second, seconds, seconds_by_part.
     """
     options = {name: value for name, value in locals().items() if name not in _OF_THE_COMMAND and value is not None}
@@ -103,11 +119,11 @@ def generate(
     given = read_prompts(prompts or [], prompts_file)
     if stream and len(given) * num_return_sequences > 1:
         raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
-    lm = load_model(model, device)
+    lm = load_model(model, device, dtype=dtype, revision=revision)
     controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
     _check_texts(lm, given, stop or [], controls)
     if draft not in _DRAFTS:
-        options["draft"] = load_model(Path(draft), device)
+        options["draft"] = load_model(Path(draft), device, dtype=dtype)
     output = _decode(lm, given, stream, allowed_controls=controls, **options)
     if not stream and not json:
         _write_texts(given, output, num_return_sequences, trace)
@@ -194,12 +210,14 @@ def _summary(
     return {
         "command": "generate",
         "model": str(model),
-        "encoding": lm.encoding.name,
+        "family": lm.family,
+        "encoding": lm.tokenizer.name,
         "prompts": [prompt.text for prompt in prompts],
         "texts": output.texts,
         "finish": output.finish,
         "nats": [float(nats.sum()) for nats in output.nats],
         "law": output.law,
+        "attention": output.attention,
         "draft": output.draft,
         "verify": stats.verify,
         "exact": stats.exact,

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bytelm.cli.arguments import Device, Field, Json, Model, SkipBadLines, Sources, SplitBlankLines, load_model
+from bytelm.cli.arguments import (
+    Device,
+    Dtype,
+    Field,
+    Json,
+    Model,
+    Revision,
+    SkipBadLines,
+    Sources,
+    SplitBlankLines,
+    load_model,
+)
 from bytelm.cli.console import format_table, progress_bar, write_result
 from bytelm.cli.sources import SourceReader
 from bytelm.corpus import Document
@@ -38,18 +49,20 @@ def score(
     field: Field = "text",
     split_blank_lines: SplitBlankLines = False,
     skip_bad_lines: SkipBadLines = False,
+    dtype: Dtype = None,
+    revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Likelihood of documents under a model's laws.
 
-    Each document is scored from BOS, every symbol once.
+    Each document is scored from BOS, every symbol once, by what is before it.
 
-    JSON fields: command, model, encoding, documents, characters, utf8_bytes, bad_lines, laws (of each: law, nats,
-    bits_per_char, bits_per_byte, seconds).
+    JSON fields: command, model, family, encoding, attention, documents, characters, utf8_bytes, bad_lines, laws (of
+    each: law, nats, bits_per_char, bits_per_byte, seconds).
     """
     reader = SourceReader(paths, field=field, split_blank_lines=split_blank_lines, skip=skip_bad_lines)
-    lm = load_model(model, device)
+    lm = load_model(model, device, dtype=dtype, revision=revision)
     totals = _score_all(lm, _choose_laws(lm, law or []), reader, limit)
     first = totals[0]
     if not first.characters:
@@ -58,7 +71,9 @@ def score(
     result = {
         "command": "score",
         "model": str(model),
-        "encoding": lm.encoding.name,
+        "family": lm.family,
+        "encoding": lm.tokenizer.name,
+        "attention": "causal",
         "documents": first.documents,
         "characters": first.characters,
         "utf8_bytes": first.utf8_bytes,

@@ -21,6 +21,7 @@ from bytelm.model.build import build_model
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import ModelConfig
 
+FORMAT = "bytelm"
 FORMAT_VERSION = 2
 """Version 1, which is read as well, had a tensor for each layer of a fused one."""
 
@@ -59,7 +60,7 @@ def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance:
     except PackageNotFoundError:
         package = "unknown"
     config = {
-        "format": "bytelm",
+        "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "bytelm_version": package,
         "encoding": {"name": encoding.name, "digest": encoding.digest},
@@ -91,8 +92,8 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder, expected one with {_CONFIG}, {_ENCODING} and {_WEIGHTS}")
     config = read_json(folder / _CONFIG)
-    if config.get("format") != "bytelm":
-        raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected 'bytelm'")
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected {FORMAT!r}")
     if config.get("format_version") not in (1, FORMAT_VERSION):
         raise CheckpointError(
             f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected 1 or {FORMAT_VERSION}"

@@ -5,10 +5,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from bytelm.decoding import AutoDrafter, Drafter, HeadsDrafter, LookupDrafter, ModelDrafter, NoDrafter
 from bytelm.decoding.drafters.auto import Memory
-from bytelm.encoding import Encoding
 from bytelm.errors import DecodingError
 from bytelm.model.config import Law
 from bytelm.model.targets import NextTarget, PatchTarget
+from bytelm.tokenizer import BaseTokenizer
 
 NAMES = ("auto", "none", "heads", "lookup")
 
@@ -21,7 +21,7 @@ _SMALL_PATCHES, _SMALL_SYMBOLS = 2, 4
 class SmallModel(Protocol):
     """A language model that can draft."""
 
-    encoding: Encoding
+    tokenizer: BaseTokenizer[Any]
 
     @property
     def laws(self) -> tuple[Law, ...]:
@@ -34,14 +34,14 @@ class SmallModel(Protocol):
 
 
 def make_drafter(
-    draft: Any, encoding: Encoding, target: PatchTarget | NextTarget, num: int | None, memory: Memory
+    draft: Any, tokenizer: BaseTokenizer[Any], target: PatchTarget | NextTarget, num: int | None, memory: Memory
 ) -> Drafter:
     """The drafter that ``draft`` names, for the law of ``target``.
 
     Args:
-        draft: one of :data:`NAMES`, a language model of the same encoding, a :class:`~bytelm.decoding.Drafter`, or
-            several of these, of which each round uses the one that pays.
-        encoding: of the model that is decoded.
+        draft: one of :data:`NAMES`, a language model of the same encoding or BPE, a
+            :class:`~bytelm.decoding.Drafter`, or several of these, of which each round uses the one that pays.
+        tokenizer: of the model that is decoded.
         num: symbols to draft at most; None for what suits the drafter.
         memory: what ``auto`` has learnt of speed so far.
     Raises:
@@ -60,11 +60,11 @@ def make_drafter(
             heads = [_heads(target, num)] if target.max_guess else []
             return AutoDrafter([*heads, LookupDrafter(_whole(num or _LOOKUP, target.unit))], memory)
         case SmallModel():
-            return _model(draft, encoding, target, num)
+            return _model(draft, tokenizer, target, num)
         case str():
             raise DecodingError(f"draft: found {draft!r}, expected one of {', '.join(NAMES)}, a model or a drafter")
         case Sequence():
-            return AutoDrafter([make_drafter(item, encoding, target, num, memory) for item in draft], memory)
+            return AutoDrafter([make_drafter(item, tokenizer, target, num, memory) for item in draft], memory)
         case Drafter():
             return draft
     raise DecodingError(f"draft: found {type(draft).__name__}, expected a name, a model, a drafter or a list of these")
@@ -81,11 +81,13 @@ def _heads(target: PatchTarget | NextTarget, num: int | None) -> HeadsDrafter:
     return HeadsDrafter(_whole(min(num or usual, target.max_guess), target.unit))
 
 
-def _model(small: SmallModel, encoding: Encoding, target: PatchTarget | NextTarget, num: int | None) -> ModelDrafter:
-    if small.encoding.digest != encoding.digest:
+def _model(
+    small: SmallModel, tokenizer: BaseTokenizer[Any], target: PatchTarget | NextTarget, num: int | None
+) -> ModelDrafter:
+    if small.tokenizer.digest != tokenizer.digest:
         raise DecodingError(
-            f"draft: found a model of the encoding {small.encoding.name} ({small.encoding.digest[:12]}), expected"
-            f" {encoding.name} ({encoding.digest[:12]})"
+            f"draft: found a model of the encoding {small.tokenizer.name} ({small.tokenizer.digest[:12]}), expected"
+            f" {tokenizer.name} ({tokenizer.digest[:12]})"
         )
     patches = [small.make_target(law) for law in small.laws if law != "next"]
     suits = next((one for one in patches if one.unit == target.unit), None)

@@ -1,4 +1,4 @@
-"""A trained model with its encoding: text in, text and figures out."""
+"""A trained model with its tokenizer: text in, text and figures out."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,34 +11,36 @@ from numpy.typing import NDArray
 
 from bytelm.decoding import Run
 from bytelm.decoding.drafters.auto import Memory
-from bytelm.encoding import Encoding
 from bytelm.errors import DecodingError, EncodingError
-from bytelm.hub.checkpoint import load_checkpoint
+from bytelm.hub.checkpoint import FORMAT, load_checkpoint
 from bytelm.hub.drafting import make_drafter
+from bytelm.hub.family_folder import load_family
+from bytelm.hub.json_files import read_config
 from bytelm.hub.options import AllowedControls, GenerationOptions
 from bytelm.hub.output import Output, Score, Scores
 from bytelm.hub.processing import make_processor
-from bytelm.hub.stopping import end_sequences, make_stops
-from bytelm.hub.text_stream import TextStreamer, split_finished
+from bytelm.hub.source import find_folder
+from bytelm.hub.stopping import TextStop, end_sequences, make_stops
+from bytelm.hub.text_stream import TextStreamer, finished_text
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import Law, ModelConfig
-from bytelm.model.laws import check_law, score_bytes
+from bytelm.model.config import Law, ModelConfig, PromptAttention
+from bytelm.model.laws import check_attention, check_law, score_symbols
 from bytelm.model.layout import lay_out_for_decoding
 from bytelm.model.targets import NextTarget, PatchTarget, make_target
-from bytelm.tokenizer import Tokenizer
+from bytelm.tokenizer import BaseTokenizer, Tokenizer
 
 
 class LanguageModel:
-    """A byte model and the encoding it was trained with.
+    """A model and the tokenizer it was trained with.
 
     Args:
         model: in evaluation mode while this object uses it.
-        encoding: the one of the training corpus.
+        tokenizer: of its symbols: bytes of an encoding, or tokens.
+        family: whose checkpoint the model was read from.
     """
 
-    def __init__(self, model: ByteLM, encoding: Encoding) -> None:
-        self.model, self.encoding = model, encoding
-        self.tokenizer = Tokenizer(encoding)
+    def __init__(self, model: ByteLM, tokenizer: BaseTokenizer[Any], family: str = FORMAT) -> None:
+        self.model, self.tokenizer, self.family = model, tokenizer, family
         self._speeds: dict[tuple[Law, bool, bool], Memory] = {}
 
     @property
@@ -56,9 +58,20 @@ class LanguageModel:
         """The law used where none is named."""
         return self.laws[0]
 
-    def make_target(self, law: Law, *, compiled: bool = False) -> PatchTarget | NextTarget:
-        """The model under one law, as :func:`bytelm.decoding.decode` takes it."""
-        return make_target(self.model, law, self.tokenizer.bos_patch(self.config.patch), compiled=compiled)
+    @property
+    def attention(self) -> PromptAttention:
+        """What the positions of a prompt see where nothing else is asked for."""
+        return self.config.prompt
+
+    def make_target(
+        self, law: Law, *, compiled: bool = False, attention: PromptAttention | None = None
+    ) -> PatchTarget | NextTarget:
+        """The model under one law, as :func:`bytelm.decoding.decode` takes it.
+
+        A model of tokens, which had BOS between documents, is given prompts as they are; a prompt must not be empty.
+        """
+        bos = self.tokenizer.bos_patch(self.config.patch if self.tokenizer.begins_with_bos else 0)
+        return make_target(self.model, law, bos, compiled=compiled, attention=attention)
 
     def generate(
         self, prompts: Sequence[str], *, streamer: Callable[[int, str], None] | None = None, **options: Any
@@ -69,35 +82,37 @@ class LanguageModel:
         ``compile``, as far as the logits are the same; in bf16, near ties may fall differently.
 
         Args:
-            prompts: texts of any lengths; a BOS patch is put before each.
+            prompts: texts of any lengths; a BOS patch is put before each by models of bytes, and in the place of an
+                empty one by models of tokens.
             streamer: called as ``streamer(row, text)`` with whole characters as they become certain; the pieces of a
                 row add up to its text.
             options: ``max_new_tokens``, ``law``, ``draft``, ``seed``, ``do_sample``, ``temperature``, ``stop`` …: the
                 fields of :class:`~bytelm.hub.GenerationOptions`.
         Raises:
-            LawError: the model does not define ``law``.
+            LawError: the model does not define ``law`` or ``attention``.
             DecodingError: a prompt does not fit the context; a draft that model and law do not have; a bad limit.
             EncodingError: a prompt with a lone surrogate or a control string.
             ConfigError: a bad sampling option.
         """
         chosen = GenerationOptions.of(options)
-        law, run = self._run(prompts, chosen)
-        texts = None if streamer is None else TextStreamer(self.tokenizer, run.num_rows, streamer)
+        run, text_stop = self._run(prompts, chosen)
+        texts = None if streamer is None else TextStreamer(self.tokenizer, run.num_rows, text_stop.ends, streamer)
         for news in run:
             if texts is not None:
                 for row, symbols in news:
                     texts(row, symbols)
         found = run.result()
         return Output(
-            texts=[split_finished(self.tokenizer, ids)[0] for ids in found.symbols],
+            texts=[finished_text(self.tokenizer, ids, text_stop.ends.get(r)) for r, ids in enumerate(found.symbols)],
             ids=found.symbols,
             finish=found.finish,
             nats=found.nats,
             trace=found.trace,
             stats=found.stats,
-            law=law,
+            law=check_law(self.config, chosen.law),
             draft=run.drafter.name,
-            encoding=self.encoding,
+            attention=check_attention(self.config, chosen.attention),
+            tokenizer=self.tokenizer,
         )
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
@@ -112,34 +127,36 @@ class LanguageModel:
         chosen = GenerationOptions.of(options)
         if chosen.num_return_sequences != 1:
             raise DecodingError(f"num_return_sequences: found {chosen.num_return_sequences}, expected 1 in a stream")
-        return self._stream(self._run([prompt], chosen)[1])
+        return self._stream(*self._run([prompt], chosen))
 
-    def _stream(self, run: Run) -> Iterator[str]:
+    def _stream(self, run: Run, text_stop: TextStop) -> Iterator[str]:
         pieces: list[str] = []
-        texts = TextStreamer(self.tokenizer, 1, lambda _, text: pieces.append(text))
+        texts = TextStreamer(self.tokenizer, 1, text_stop.ends, lambda _, text: pieces.append(text))
         for news in run:
             for row, symbols in news:
                 texts(row, symbols)
             yield from pieces
             pieces.clear()
 
-    def _run(self, prompts: Sequence[str], options: GenerationOptions) -> tuple[Law, Run]:
-        """The run that the options ask for."""
-        law = check_law(self.config, options.law)
+    def _run(self, prompts: Sequence[str], options: GenerationOptions) -> tuple[Run, TextStop]:
+        """The run that the options ask for, and what says where its texts end."""
+        law, attention = check_law(self.config, options.law), check_attention(self.config, options.attention)
         self.model.eval()
-        target = self.make_target(law, compiled=options.compile)
+        target = self.make_target(law, compiled=options.compile, attention=attention)
         memory = self._speeds.setdefault((law, options.compile, options.sampling.greedy), {})
-        ends = None if options.eos_token_id is None else end_sequences(options.eos_token_id)
+        vocab_size = self.config.vocab_size
+        ends = None if options.eos_token_id is None else end_sequences(options.eos_token_id, vocab_size)
+        stops, text_stop = make_stops(self.tokenizer, options.stop, ends, options.max_new_chars)
         run = Run(
             target,
-            self._encode(prompts, "prompt", options.allowed_controls),
+            self._contexts(prompts, "prompt", options.allowed_controls),
             max_new=options.max_new_tokens,
             sampling=options.sampling,
-            stops=make_stops(self.tokenizer, options.stop, ends, options.max_new_chars),
-            drafter=make_drafter(options.draft, self.encoding, target, options.num_draft_tokens, memory),
+            stops=stops,
+            drafter=make_drafter(options.draft, self.tokenizer, target, options.num_draft_tokens, memory),
             verify=options.verify,
             processor=make_processor(
-                self.encoding,
+                self.tokenizer,
                 max_new=options.max_new_tokens,
                 min_new=options.min_new_tokens,
                 ends=ends,
@@ -154,37 +171,56 @@ class LanguageModel:
             max_seconds=options.max_time,
             seed=options.seed,
         )
-        return law, run
+        return run, text_stop
 
-    def score(self, texts: Sequence[str], *, law: str | None = None, prompts: Sequence[str] | None = None) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        *,
+        law: str | None = None,
+        prompts: Sequence[str] | None = None,
+        attention: str | None = None,
+    ) -> Scores:
         """Likelihood of each text from BOS, every symbol once; the end of a text is not scored.
 
         Args:
             texts: of any length; one longer than the context is read in windows that overlap by half.
             law: as in :meth:`generate`.
-            prompts: one per text, read before it and not scored. Under ``product`` and ``chain`` patches are then
-                aligned to the end of the prompt, as in :meth:`generate`.
+            prompts: one per text, read before it and not scored, as :meth:`generate` reads prompts. Under ``product``
+                and ``chain`` patches are then aligned to the end of the prompt.
+            attention: what the positions of a prompt see, as in :meth:`generate`; those of a text see what is before
+                them, always.
         Raises:
-            LawError: the model does not define ``law``.
+            LawError: the model does not define ``law`` or ``attention``.
             DecodingError: ``prompts`` and ``texts`` differ in number.
             EncodingError: a text with a lone surrogate or a control string.
         """
-        chosen = check_law(self.config, law)
+        chosen, seen = check_law(self.config, law), check_attention(self.config, attention)
         if prompts is not None and len(prompts) != len(texts):
             raise DecodingError(f"prompts: found {len(prompts)}, expected one for each of {len(texts)} texts")
+        seen = "causal" if prompts is None else seen
         self.model.eval()
-        bos = self.tokenizer.bos_patch(self.config.patch)
-        heads = [np.concatenate((bos, ids)) for ids in self._encode(prompts or [""] * len(texts), "prompt")]
+        heads = self._contexts(prompts or [""] * len(texts), "prompt")
+        if self.tokenizer.begins_with_bos:
+            bos = self.tokenizer.bos_patch(self.config.patch)
+            heads = [np.concatenate((bos, ids)) for ids in heads]
         rows = [np.concatenate((head, ids)) for head, ids in zip(heads, self._encode(texts, "text"), strict=True)]
-        nats = score_bytes(self.model, chosen, rows, [len(head) for head in heads])
+        nats = score_symbols(self.model, chosen, rows, [len(head) for head in heads], attention=seen)
         scores = [
             Score(math.fsum(n), len(text), len(text.encode("utf-8"))) for n, text in zip(nats, texts, strict=True)
         ]
-        return Scores(scores, chosen)
+        return Scores(scores, chosen, seen)
 
-    def _encode(
-        self, texts: Sequence[str], what: str, allowed_controls: AllowedControls = ()
-    ) -> list[NDArray[np.uint8]]:
+    def _contexts(
+        self, prompts: Sequence[str], what: str, allowed_controls: AllowedControls = ()
+    ) -> list[NDArray[Any]]:
+        """Ids of each prompt; of BOS where there are none and none is put before them."""
+        rows = self._encode(prompts, what, allowed_controls)
+        if self.tokenizer.begins_with_bos:
+            return rows
+        return [ids if len(ids) else self.tokenizer.bos_patch(self.config.patch) for ids in rows]
+
+    def _encode(self, texts: Sequence[str], what: str, allowed_controls: AllowedControls = ()) -> list[NDArray[Any]]:
         """Ids of each text; an error names ``what`` the text is and its row."""
         if isinstance(texts, str):
             raise DecodingError(f"{what}: found a string {texts[:20]!r}, expected a list of strings")
@@ -197,12 +233,29 @@ class LanguageModel:
         return rows
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-    """The language model in a checkpoint folder.
+def load(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+) -> LanguageModel:
+    """The language model of a checkpoint: ours, or of GPT-J's family (:func:`~bytelm.hub.load_family` says which).
 
+    Args:
+        source: a folder, or the id of a model on the hub.
+        device: where the model goes.
+        dtype: of its weights; by default as in the file.
+        revision: branch, tag or commit of a model on the hub.
     Raises:
-        CheckpointError: a file is missing, damaged, or of another version.
+        CheckpointError: a file is missing, damaged, of another version or of an unknown family.
     """
-    checkpoint = load_checkpoint(Path(folder), device)
+    folder = find_folder(source, revision)
+    if folder.is_dir() and read_config(folder).get("format") != FORMAT:
+        found = load_family(folder, dtype=dtype, device=device)
+        return LanguageModel(found.model, found.tokenizer, found.family.name)
+    checkpoint = load_checkpoint(folder, device)
+    if dtype is not None:
+        checkpoint.model.to(dtype)
     lay_out_for_decoding(checkpoint.model)
-    return LanguageModel(checkpoint.model, checkpoint.encoding)
+    return LanguageModel(checkpoint.model, Tokenizer(checkpoint.encoding))

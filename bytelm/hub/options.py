@@ -17,15 +17,17 @@ class GenerationOptions:
     """Options of :meth:`LanguageModel.generate` and :meth:`LanguageModel.stream`; those of transformers mean the same.
 
     Attributes:
-        max_new_tokens: the most symbols (bytes of the model's encoding) per row, exactly.
+        max_new_tokens: the most symbols (bytes of the model's encoding, or tokens) per row, exactly.
         min_new_tokens: symbols before which EOS cannot be emitted.
         max_new_chars: the most whole characters per row.
         max_time: seconds after which rows end as they are, with ``finish`` ``"time"``.
         law: ``product``, ``chain`` or ``next``; the model's default for None.
+        attention: what the positions of a prompt see: ``causal``, those before them; ``prefix``, for models of tokens,
+            all of the prompt; None: as the model was trained.
         draft: who proposes what the model verifies. ``heads``: the model's own heads, under ``next``, or its next-patch
             heads, under ``chain``; ``lookup``: what followed the same symbols before, in prompt or output; a language
-            model of the same encoding; a :class:`~bytelm.decoding.Drafter`; ``none``; or a list of these, of which each
-            round uses the one that pays. ``auto``: heads and look-up where they pay.
+            model of the same encoding or BPE; a :class:`~bytelm.decoding.Drafter`; ``none``; or a list of these, of
+            which each round uses the one that pays. ``auto``: heads and look-up where they pay.
         num_draft_tokens: the most symbols to draft; None for what suits the drafter.
         verify: ``exact``; for study ``rejection``, which has the law but depends on the drafts, and ``typical``, which
             changes the law.
@@ -41,8 +43,8 @@ class GenerationOptions:
             ids of prompt, output and draft before it.
         valid_text: mask what is no text of the encoding, so that the output always decodes.
         pattern: a regular expression over characters that the whole continuation must match.
-        stop: one or several of: a string or control string; bytes; ids; a callable ``stop(row, ids)`` that is asked
-            after every symbol. A row ends with the last symbol of the first one.
+        stop: one or several of: a string, or control string; bytes; ids; a callable ``stop(row, ids)`` that is asked
+            after every symbol. A row ends with the last symbol of the first one; its text, exactly after a string.
         eos_token_id: id, ids, or sequences of ids that end a text instead of EOS.
         allowed_controls: control strings that may stand in prompts.
         compile: run the model through ``torch.compile``; the first calls take long.
@@ -53,6 +55,7 @@ class GenerationOptions:
     max_new_chars: int | None = None
     max_time: float | None = None
     law: str | None = None
+    attention: str | None = None
     draft: Any = "auto"
     num_draft_tokens: int | None = None
     verify: str = "exact"

@@ -4,14 +4,16 @@ import dataclasses
 import html
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.decoding import DecodeStats, Trace
 from bytelm.decoding.generation import LAW, Finish
-from bytelm.encoding import Encoding
-from bytelm.model.config import Law
+from bytelm.hub.text_stream import finished_text
+from bytelm.model.config import Law, PromptAttention
+from bytelm.tokenizer import BaseTokenizer
 
 PALETTE = {"law": "#ffffff", "heads": "#bfe3c0", "lookup": "#ffd9a0", "model": "#bcd4f5"}
 """Background of the text that each drafter had proposed; what no draft had proposed stays white."""
@@ -22,8 +24,8 @@ class Output:
     """What :meth:`LanguageModel.generate` gave, one entry per row in every list; the rows of a prompt stand together.
 
     Attributes:
-        texts: continuations, without the prompt and without controls; a stop string stays. A character that a limit
-            cut is in ``ids`` alone.
+        texts: continuations, without the prompt and without controls; a stop string stays, what its last symbol says
+            after it does not. A character that a limit cut is in ``ids`` alone.
         ids: the symbols behind them, controls included.
         finish: ``"length"``, ``"stop"`` or ``"time"``.
         nats: ``-log p`` of each symbol under the law, before temperature and truncation.
@@ -31,7 +33,8 @@ class Output:
         stats: cost of the run, rule, and whether the output has the law.
         law: the law that was decoded.
         draft: the drafter that was asked for.
-        encoding: of the model.
+        attention: what the positions of a prompt saw.
+        tokenizer: of the model.
     """
 
     texts: list[str]
@@ -42,7 +45,8 @@ class Output:
     stats: DecodeStats
     law: Law
     draft: str
-    encoding: Encoding
+    attention: PromptAttention
+    tokenizer: BaseTokenizer[Any]
 
     @property
     def num_chars(self) -> int:
@@ -68,23 +72,20 @@ class Output:
         """The text of a row in pieces of one origin: (text, drafter or ``law``, forward).
 
         A character comes from where its last symbol came from. Controls are shown as their names; a character that a
-        limit cut is left out.
+        limit cut is left out, and so is what follows a stop string.
         """
-        ids, trace = self.ids[row], self.trace[row]
-        complete = self.encoding.complete(ids)
-        names = {code: name for name, code in self.encoding.controls.items()}
-        starts = np.flatnonzero(self.encoding.char_starts(ids)).tolist()
+        trace, decoder = self.trace[row], self.tokenizer.decoder("replace")
         pieces: list[tuple[str, str, int]] = []
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-            if start >= complete:
-                break
-            word = ids[start:end]
-            text = names.get(word.tobytes()) or self.encoding.decode(word, errors="replace")
-            source, forward = str(trace.source[end - 1]), int(trace.forward[end - 1])
+        for index in range(len(self.ids[row])):
+            text = decoder.decode(self.ids[row][index : index + 1])
+            source, forward = str(trace.source[index]), int(trace.forward[index])
             if pieces and pieces[-1][1:] == (source, forward):
                 pieces[-1] = (pieces[-1][0] + text, source, forward)
-            else:
+            elif text:
                 pieces.append((text, source, forward))
+        beyond = len(finished_text(self.tokenizer, self.ids[row])) - len(self.texts[row])
+        if beyond:
+            pieces[-1] = (pieces[-1][0][:-beyond], *pieces[-1][1:])
         return pieces
 
     def _repr_html_(self) -> str:
@@ -139,11 +140,16 @@ class Score:
 
 
 class Scores(list[Score]):
-    """One :class:`Score` per text, and their total. ``law`` names the law."""
+    """One :class:`Score` per text, and their total.
 
-    def __init__(self, scores: Iterable[Score], law: Law) -> None:
+    Attributes:
+        law: that was scored.
+        attention: what the positions of a prompt saw; ``causal`` where there was none.
+    """
+
+    def __init__(self, scores: Iterable[Score], law: Law, attention: PromptAttention) -> None:
         super().__init__(scores)
-        self.law = law
+        self.law, self.attention = law, attention
 
     @property
     def total(self) -> Score:

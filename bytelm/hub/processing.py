@@ -1,6 +1,7 @@
 """Options that change the law by what stands before, as one processor."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,14 +15,14 @@ from bytelm.decoding.processors import (
     SuppressUntil,
     UserProcessor,
 )
-from bytelm.encoding import Encoding, control_start, pattern_automaton, valid_text_automaton
 from bytelm.errors import DecodingError
+from bytelm.tokenizer import BaseTokenizer
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_processor(
-    encoding: Encoding,
+    tokenizer: BaseTokenizer[Any],
     *,
     max_new: int,
     min_new: int,
@@ -36,16 +37,14 @@ def make_processor(
     """The processor of a call; None where no option asks for one. The arguments are those of ``generate``.
 
     Args:
-        encoding: of the model.
+        tokenizer: of the model.
         max_new: length limit; constrained text is whole where it is cut.
         min_new: symbols before which none of ``ends`` can be completed.
         ends: sequences that end a text; None for EOS.
     """
     chosen: list[Processor] = []
-    if pattern is not None:
-        chosen.append(AutomatonMask(pattern_automaton(encoding, pattern), limit=max_new))
-    elif valid_text:
-        chosen.append(AutomatonMask(valid_text_automaton(encoding), limit=max_new))
+    if pattern is not None or valid_text:
+        chosen.append(AutomatonMask(tokenizer.automaton(pattern), limit=max_new))
     if sequence_bias:
         chosen.append(LogitBias(sequence_bias))
     if repetition_penalty != 1:
@@ -55,8 +54,9 @@ def make_processor(
     if min_new < 0 or min_new > max_new:
         raise DecodingError(f"min_new_tokens: found {min_new}, expected a number from 0 to max_new_tokens = {max_new}")
     if min_new:
-        eos = [tuple(control_start(encoding, "<|eos|>"))]
-        chosen.append(SuppressUntil(eos if ends is None else ends, min_new, unit=encoding.unit if ends is None else 1))
+        of_code = ends is None
+        words = [tokenizer.eos_start] if ends is None else ends
+        chosen.append(SuppressUntil(words, min_new, unit=tokenizer.unit if of_code else 1))
     users = [logits_processor] if callable(logits_processor) else list(logits_processor)
     chosen += [UserProcessor(user) for user in users]
     return Processors(chosen) if chosen else None

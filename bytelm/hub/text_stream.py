@@ -1,38 +1,48 @@
 """Text as it is generated, in whole characters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.tokenizer import Tokenizer
+from bytelm.tokenizer import BaseTokenizer
 
 
-def split_finished(tokenizer: Tokenizer, symbols: NDArray[np.uint8]) -> tuple[str, NDArray[np.uint8]]:
-    """The text of generated symbols without controls, and the symbols after it, of a character not yet whole.
+def finished_text(tokenizer: BaseTokenizer[Any], symbols: NDArray[Any], end: int | None = None) -> str:
+    """The text of generated symbols without controls, up to ``end`` characters; one that is not yet whole is left out.
 
     Bytes that are malformed whatever follows them are U+FFFD.
     """
-    complete = tokenizer.encoding.complete(symbols)
-    return tokenizer.decode(symbols[:complete], errors="replace", skip_controls=True), symbols[complete:]
+    return tokenizer.decoder("replace", skip_controls=True).decode(symbols)[:end]
 
 
 class TextStreamer:
-    """Turns each row's symbols into text as soon as its code words are complete.
+    """Turns each row's symbols into text as soon as its characters are certain.
 
     Args:
         tokenizer: decodes.
         num_rows: rows of the batch.
+        ends: of rows whose text ends inside a symbol or before it, its characters; looked at when symbols come.
         callback: called as ``callback(row, text)``, never with an empty text; the texts of a row add up to
-            the text of all its symbols.
+            :func:`finished_text` of all its symbols.
     """
 
-    def __init__(self, tokenizer: Tokenizer, num_rows: int, callback: Callable[[int, str], None]) -> None:
-        self.tokenizer, self.callback = tokenizer, callback
-        self.pending: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * num_rows
+    def __init__(
+        self,
+        tokenizer: BaseTokenizer[Any],
+        num_rows: int,
+        ends: Mapping[int, int],
+        callback: Callable[[int, str], None],
+    ) -> None:
+        self.ends, self.callback = ends, callback
+        self._decoders = [tokenizer.decoder("replace", skip_controls=True) for _ in range(num_rows)]
+        self._told = [0] * num_rows
 
-    def __call__(self, row: int, new_symbols: NDArray[np.uint8]) -> None:
+    def __call__(self, row: int, new_symbols: NDArray[Any]) -> None:
         """Take a row's new symbols."""
-        text, self.pending[row] = split_finished(self.tokenizer, np.concatenate((self.pending[row], new_symbols)))
+        text = self._decoders[row].decode(new_symbols)
+        if row in self.ends:
+            text = text[: self.ends[row] - self._told[row]]
+        self._told[row] += len(text)
         if text:
             self.callback(row, text)

@@ -18,6 +18,9 @@ from bytelm.model.axes import (
 
 Law = Literal["product", "chain", "next"]
 
+PromptAttention = Literal["causal", "prefix"]
+"""What the positions of a prompt see: those before them, or the whole prompt."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MergerConfig(Config):
@@ -205,7 +208,7 @@ class ModelConfig(Config):
     position: PositionConfig = field(default_factory=RotaryConfig)
     norm: NormConfig = field(default_factory=NormConfig)
     wiring: Wiring = "sequential"
-    prompt: Literal["causal", "prefix"] = "causal"
+    prompt: PromptAttention = "causal"
     context: int = 11_520
     patch: int = 4
     vocab_size: int = 256

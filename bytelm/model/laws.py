@@ -1,17 +1,18 @@
-"""Scoring: the negative log-likelihood of every byte under ``product``, ``chain`` or ``next``."""
+"""Scoring: the negative log-likelihood of every symbol under ``product``, ``chain`` or ``next``."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bytelm.errors import LawError
 from bytelm.model.byte_lm import ByteLM, cross_entropy
-from bytelm.model.config import Law, ModelConfig
+from bytelm.model.config import Law, ModelConfig, PromptAttention, TokenEmbeddingConfig
+from bytelm.nn.kv_cache import CacheView
+from bytelm.shapes import Windows
 
 
 def check_law(config: ModelConfig, law: str | None) -> Law:
@@ -28,6 +29,25 @@ def check_law(config: ModelConfig, law: str | None) -> Law:
     raise LawError(f"law {law!r}: this model has {config.heads.kind} heads, expected one of {', '.join(config.laws)}")
 
 
+def check_attention(config: ModelConfig, attention: str | None) -> PromptAttention:
+    """What the positions of a prompt see: ``attention``, or what the model was trained with for None.
+
+    Raises:
+        LawError: neither ``causal`` nor ``prefix``; or ``prefix`` for a model of bytes.
+    """
+    known: list[PromptAttention] = ["causal"]
+    if isinstance(config.merger, TokenEmbeddingConfig):
+        known.append("prefix")
+    for name in known:
+        if name == (config.prompt if attention is None else attention):
+            return name
+    raise LawError(f"attention {attention!r}: expected {' or '.join(known)} for this model")
+
+
+_MAX_LOGITS = 1 << 26
+"""The most logits that are held at once."""
+
+
 @dataclass(frozen=True)
 class _Segment:
     """Consecutive patches of one phase of one row, read in one forward.
@@ -42,19 +62,27 @@ class _Segment:
     first: int
 
 
-def score_bytes(
-    model: ByteLM, law: Law, rows: Sequence[NDArray[np.uint8]], starts: Sequence[int], max_windows: int = 16_384
+def score_symbols(
+    model: ByteLM,
+    law: Law,
+    rows: Sequence[NDArray[Any]],
+    starts: Sequence[int],
+    max_windows: int = 16_384,
+    *,
+    attention: PromptAttention = "causal",
 ) -> list[NDArray[np.float64]]:
-    """Nats of each byte from ``starts[r]`` on of each row, every byte once.
+    """Nats of each symbol from ``starts[r]`` on of each row, every symbol once.
 
-    A row longer than the context is read in segments that overlap by half, so that a byte is predicted from at least
+    A row longer than the context is read in segments that overlap by half, so that a symbol is predicted from at least
     half a context, wherever it stands.
 
     Args:
         law: one that the model defines.
-        rows: byte strings, each beginning with a BOS patch.
-        starts: first byte to score, at least P. The patches of ``product`` and ``chain`` begin there.
+        rows: symbols, each row beginning with a BOS patch (models of bytes), or with any token.
+        starts: first symbol to score, at least P. The patches of ``product`` and ``chain`` begin there.
         max_windows: patch positions per forward, at most (one segment, at least).
+        attention: ``prefix``: each of the symbols before ``starts[r]`` sees all of them, those from there on only what
+            is before them, so that no symbol is predicted from itself or a later one.
     """
     patch = model.config.patch
     nats = [np.full(len(row), np.nan) for row in rows]
@@ -65,15 +93,15 @@ def score_bytes(
         for phase in phases
         for segment in _segments(r, len(row), start, start % patch if phase is None else phase, model.config)
     ]
-    device = model.device
     with torch.inference_mode():
         for batch in _batches(segments, max_windows):
             longest = max(s.num_patches for s in batch) * patch
-            bytes_BL = np.zeros((len(batch), longest), np.uint8)
+            symbols_BL = np.zeros((len(batch), longest), np.int64)
             for b, segment in enumerate(batch):
                 piece = rows[segment.row][segment.start : segment.start + segment.num_patches * patch]
-                bytes_BL[b, : len(piece)] = piece
-            found = _predict(model, law, torch.from_numpy(bytes_BL).to(device)).double().cpu().numpy()
+                symbols_BL[b, : len(piece)] = piece
+            prefixes = [starts[s.row] - s.start if attention == "prefix" else 0 for s in batch]
+            found = _predict(model, law, symbols_BL, prefixes)
             for b, segment in enumerate(batch):
                 _place(nats[segment.row], found[b], segment, patch)
     result = [row_nats[start:] for row_nats, start in zip(nats, starts, strict=True)]
@@ -81,15 +109,29 @@ def score_bytes(
     return result
 
 
-def _predict(model: ByteLM, law: Law, bytes_BL: Integer[Tensor, "B L"]) -> Float[Tensor, "B T N"]:
-    """Nats of every byte of each patch but the first; of its first byte alone under ``next``."""
+def _predict(model: ByteLM, law: Law, symbols_BL: NDArray[np.int64], prefixes: Sequence[int]) -> NDArray[np.float64]:
+    """Nats (B, T, N) of every symbol of each patch but the first; of its first symbol alone under ``next``."""
+    given = torch.from_numpy(symbols_BL).to(model.device)
     if law != "next":
-        return model.patch_nats(bytes_BL)
-    patches_BTP = bytes_BL.unflatten(1, (-1, model.config.patch)).long()
+        return model.patch_nats(given).double().cpu().numpy()
+    patches_BTP = given.unflatten(1, (-1, model.config.patch))
     windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:, :1]
-    h_BTD = model(windows)
-    logits = model.heads.step(h_BTD, windows, windows[..., :0])
-    return cross_entropy(logits[:, :, None], targets)
+    h_BTD = model(windows, _prefix_view(model, windows, prefixes) if any(p > 1 for p in prefixes) else None)
+    step = max(1, _MAX_LOGITS // (len(h_BTD) * model.config.vocab_size))
+    parts = [
+        cross_entropy(model.heads.step(h_BD, window, window[..., :0])[:, :, None], target)
+        for h_BD, window, target in zip(*(x.split(step, dim=1) for x in (h_BTD, windows, targets)), strict=True)
+    ]
+    return torch.cat(parts, dim=1).double().cpu().numpy()
+
+
+def _prefix_view(model: ByteLM, windows_BTP: Windows, prefixes: Sequence[int]) -> CacheView:
+    """All positions, of which the first ``prefixes[b]`` of each row see each other."""
+    num_rows, num_windows, _ = windows_BTP.shape
+    positions = torch.arange(num_windows, device=windows_BTP.device).expand(num_rows, -1)
+    last_of_prefix = torch.tensor(prefixes, device=windows_BTP.device)[:, None] - 1
+    last_seen = torch.maximum(positions, last_of_prefix.clamp(max=num_windows - 1))
+    return CacheView(model.new_cache(num_rows, num_windows), None, positions, num_windows, last_seen)
 
 
 def _segments(row: int, length: int, start: int, phase: int, config: ModelConfig) -> Iterator[_Segment]:

@@ -13,7 +13,7 @@ from bytelm.compilation import compiled as compile_once
 from bytelm.errors import DecodingError
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import Law
+from bytelm.model.config import Law, PromptAttention
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.shapes import Counts, Hidden, Symbols, Windows
 
@@ -28,18 +28,24 @@ _SLOT_STEP = 128
 
 
 def make_target(
-    model: ByteLM, law: Law, bos_patch: NDArray[Any], *, compiled: bool = False
+    model: ByteLM,
+    law: Law,
+    bos_patch: NDArray[Any],
+    *,
+    compiled: bool = False,
+    attention: PromptAttention | None = None,
 ) -> "PatchTarget | NextTarget":
     """The target of ``law``; ``bos_patch`` (P bytes) is put before every prompt.
 
     Args:
         bos_patch: of the model's symbols; for P = 1 it may be empty, and a prompt must then not be.
         compiled: run forwards of the body through ``torch.compile``.
+        attention: what the positions of a prompt see; by default what the model was trained with. ``prefix`` for P = 1.
     """
     match law:
-        case "product" | "chain":
-            return PatchTarget(model, bos_patch, compiled=compiled)
         case "next" if model.config.patch == 1:
+            return PatchTarget(model, bos_patch, compiled=compiled, attention=attention or model.config.prompt)
+        case "product" | "chain":
             return PatchTarget(model, bos_patch, compiled=compiled)
         case "next":
             return NextTarget(model, bos_patch, compiled=compiled)
@@ -50,6 +56,7 @@ class _StreamTarget:
 
     Attributes:
         max_guess: symbols that the model can guess beyond its law, for :class:`~bytelm.decoding.HeadsDrafter`.
+        attention: what the positions of a prompt see.
     """
 
     unit: int
@@ -60,6 +67,7 @@ class _StreamTarget:
         self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
         self.fixed_shapes = compiled
+        self.attention: PromptAttention = "causal"
         self.cache: KVCache
         self._forward: _Forward = compile_once(_forward) if compiled else _forward
 
@@ -90,7 +98,7 @@ class _StreamTarget:
         windows_BTP = _padded(streams, longest, self.patch, self.device)
         self.cache = self.model.new_cache(len(streams), max(capacity, longest))
         picked, rows = None, torch.arange(len(streams), device=self.device)
-        prefix = self.model.config.prompt == "prefix"
+        prefix = self.attention == "prefix"
         chunk = longest if prefix else PREFILL_CHUNK  # what sees a whole prompt must be read with it
         for begin in range(0, longest, chunk):
             piece = windows_BTP[:, begin : begin + chunk]
@@ -119,9 +127,16 @@ class PatchTarget(_StreamTarget):
     only if it was not part of the draft before; drafted patches are read in the slots after it.
     """
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: ByteLM,
+        bos_patch: NDArray[Any],
+        *,
+        compiled: bool = False,
+        attention: PromptAttention = "causal",
+    ) -> None:
         super().__init__(model, bos_patch, compiled=compiled)
-        self.unit = model.config.patch
+        self.unit, self.attention = model.config.patch, attention
         self.max_guess = 0 if model.next_patch is None else 4 * self.unit
         self._last_B: Int[Tensor, " B"]
         self._longest = 0

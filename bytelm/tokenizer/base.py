@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, ClassVar, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,28 @@ AllowedControls = Collection[str] | Literal["all"]
 _MOST_NAMED = 8
 
 
+@runtime_checkable
+class TextDecoder(Protocol):
+    """Turns ids into text as they come, whole characters only, each as soon as no later id can change it."""
+
+    def decode(self, ids: Any = (), *, final: bool = False) -> str:
+        """The text that is certain now; ``final`` says that no id follows, so that nothing is held back."""
+        ...
+
+
+@runtime_checkable
+class TextAutomaton(Protocol):
+    """What may follow what: a deterministic automaton over ids that starts in state 0.
+
+    Attributes:
+        transitions: int32[S, V], the state after an id; below 0 where it must not follow.
+        accepting: bool[S], where a text may end.
+    """
+
+    transitions: NDArray[np.int32]
+    accepting: NDArray[np.bool_]
+
+
 class BaseTokenizer(ABC, Generic[Id]):
     """Text to ids and back, with control strings where they are allowed.
 
@@ -21,14 +43,30 @@ class BaseTokenizer(ABC, Generic[Id]):
         controls: every control string.
     Attributes:
         pad_token, bos_token, eos_token: the control strings of these purposes.
+        begins_with_bos: whether models read BOS before every text, or only where nothing stands before it.
+        context_free: whether a piece of text has the same ids wherever it stands.
     """
 
     pad_token: ClassVar[str]
     bos_token: ClassVar[str]
     eos_token: ClassVar[str]
+    begins_with_bos: ClassVar[bool]
+    context_free: ClassVar[bool]
 
     def __init__(self, controls: Iterable[str]) -> None:
         self._controls = tuple(controls)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As results name it."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256, in hex, of what decides which ids a text has; the same for tokenizers whose models can draft for
+        each other.
+        """
 
     @property
     @abstractmethod
@@ -39,6 +77,36 @@ class BaseTokenizer(ABC, Generic[Id]):
     def eos(self) -> NDArray[Id]:
         """The ids of EOS, in one dimension."""
         return self._control_ids(self.eos_token)
+
+    @property
+    @abstractmethod
+    def eos_start(self) -> tuple[int, ...]:
+        """The shortest beginning of EOS with which the ids of no text begin."""
+
+    @property
+    @abstractmethod
+    def unit(self) -> int:
+        """Every word of the code, EOS among them, begins at a multiple of so many ids."""
+
+    @abstractmethod
+    def bos_patch(self, num_ids: int) -> NDArray[Id]:
+        """The ids of BOS, repeated to ``num_ids``."""
+
+    @abstractmethod
+    def word_starts(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
+        """bool[n]: where a word of the code begins."""
+
+    @abstractmethod
+    def automaton(self, pattern: str | None = None) -> TextAutomaton:
+        """The automaton of the ids of the texts that ``pattern`` matches, by default all, with EOS after them.
+
+        Raises:
+            DecodingError: see :func:`bytelm.encoding.pattern_automaton`.
+        """
+
+    @abstractmethod
+    def decoder(self, errors: Literal["strict", "replace"] = "strict", *, skip_controls: bool = False) -> TextDecoder:
+        """A decoder for ids that come piece by piece, with the options of :meth:`decode`."""
 
     @abstractmethod
     def decode(self, ids: Any, *, errors: Literal["strict", "replace"] = "strict", skip_controls: bool = False) -> str:
@@ -55,6 +123,10 @@ class BaseTokenizer(ABC, Generic[Id]):
     @abstractmethod
     def _find_controls(self, text: str, allowed: frozenset[str]) -> Iterable[tuple[int, str]]:
         """The control strings that ``text`` is cut at, with their indices, from left to right."""
+
+    def has_control(self, text: str) -> bool:
+        """Whether a control string occurs in ``text``."""
+        return any(True for _ in self._find_controls(text, frozenset(self._controls)))
 
     def encode(self, text: str, *, allowed_controls: AllowedControls = ()) -> NDArray[Id]:
         """The ids of ``text``: one dimension. Allowed control strings become their ids.

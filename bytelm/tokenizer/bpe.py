@@ -1,5 +1,8 @@
 """GPT-2's byte-level BPE: text to ids and back, ids to bytes, and text in whole characters while ids come."""
 
+import functools
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from bytelm.errors import CheckpointError, EncodingError
 from bytelm.tokenizer.base import BaseTokenizer
 from bytelm.tokenizer.bpe_files import BPEVocabulary, read_vocabulary
 from bytelm.tokenizer.byte_level import bytes_of_token, decode_utf8
+from bytelm.tokenizer.token_automaton import TokenAutomaton, token_automaton
 
 TokenIds = NDArray[Any] | Sequence[int]
 """Ids in one dimension."""
@@ -44,6 +48,8 @@ class BPETokenizer(BaseTokenizer[np.int64]):
     pad_token = "<|endoftext|>"
     bos_token = "<|endoftext|>"
     eos_token = "<|endoftext|>"
+    begins_with_bos = False
+    context_free = False
 
     def __init__(self, vocabulary: BPEVocabulary) -> None:
         super().__init__(vocabulary.controls)
@@ -83,6 +89,27 @@ class BPETokenizer(BaseTokenizer[np.int64]):
         """Number of ids; each has a token, from 0 to ``vocab_size - 1``. A model may have more rows than that."""
         return len(self._bytes)
 
+    @property
+    def name(self) -> str:
+        """``bpe``."""
+        return "bpe"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of tokens and merges. Controls do not count: text has none."""
+        parts = [sorted(self.vocabulary.tokens.items()), self.vocabulary.merges]
+        return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
+
+    @property
+    def unit(self) -> int:
+        """1."""
+        return 1
+
+    @property
+    def eos_start(self) -> tuple[int, ...]:
+        """The id of EOS."""
+        return (self.eos_id,)
+
     def bos_patch(self, num_ids: int = 1) -> NDArray[np.int64]:
         """The id of BOS, repeated: int64[num_ids].
 
@@ -92,6 +119,21 @@ class BPETokenizer(BaseTokenizer[np.int64]):
         if num_ids < 0:
             raise EncodingError(f"num_ids: found {num_ids}, expected at least 0")
         return np.full(num_ids, self.bos_id, dtype=np.int64)
+
+    def word_starts(self, ids: TokenIds) -> NDArray[np.bool_]:
+        """bool[n]: everywhere."""
+        return np.ones(len(ids), dtype=np.bool_)
+
+    def automaton(self, pattern: str | None = None) -> TokenAutomaton:
+        """The automaton of the ids of the texts that ``pattern`` matches, by default all, with EOS after them.
+
+        Every cut of such a text into tokens is legal, not only that of :meth:`encode`.
+
+        Raises:
+            DecodingError: see :func:`bytelm.encoding.pattern_automaton`; or the vocabulary makes it too large.
+        """
+        texts = [b"" if is_control else data for data, is_control in zip(self._bytes, self._is_control, strict=True)]
+        return token_automaton(texts, self.eos_id, pattern)
 
     # Bytes
 

@@ -7,7 +7,17 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from bytelm.encoding import ByteData, Encoding, as_bytes, check_errors, scalars_to_text
+from bytelm.encoding import (
+    Automaton,
+    ByteData,
+    Encoding,
+    as_bytes,
+    check_errors,
+    control_start,
+    pattern_automaton,
+    scalars_to_text,
+    valid_text_automaton,
+)
 from bytelm.errors import EncodingError
 from bytelm.tokenizer.base import AllowedControls, BaseTokenizer
 
@@ -31,6 +41,8 @@ class Tokenizer(BaseTokenizer[np.uint8]):
     pad_token = "<|pad|>"
     bos_token = "<|bos|>"
     eos_token = "<|eos|>"
+    begins_with_bos = True
+    context_free = True
 
     def __init__(self, encoding: Encoding) -> None:
         super().__init__(encoding.controls)
@@ -40,19 +52,51 @@ class Tokenizer(BaseTokenizer[np.uint8]):
     def __repr__(self) -> str:
         return f"Tokenizer({self.encoding!r})"
 
-    def bos_patch(self, num_bytes: int = 4) -> NDArray[np.uint8]:
-        """The code word of BOS, repeated to ``num_bytes``: uint8[num_bytes].
+    @property
+    def name(self) -> str:
+        """That of the encoding."""
+        return self.encoding.name
+
+    @property
+    def digest(self) -> str:
+        """That of the encoding."""
+        return self.encoding.digest
+
+    @property
+    def unit(self) -> int:
+        """That of the encoding."""
+        return self.encoding.unit
+
+    @property
+    def eos_start(self) -> tuple[int, ...]:
+        """The shortest beginning of EOS with which no code word of text begins."""
+        return tuple(control_start(self.encoding, self.eos_token))
+
+    def bos_patch(self, num_ids: int = 4) -> NDArray[np.uint8]:
+        """The code word of BOS, repeated to ``num_ids``: uint8[num_ids].
 
         Raises:
-            EncodingError: ``num_bytes`` is no multiple of the word's length.
+            EncodingError: ``num_ids`` is no multiple of the word's length.
         """
         word = self.encoding.controls[self.bos_token]
-        if num_bytes < 0 or num_bytes % len(word):
+        if num_ids < 0 or num_ids % len(word):
             raise EncodingError(
-                f"num_bytes: found {num_bytes}, expected a multiple of {len(word)}, "
+                f"num_ids: found {num_ids}, expected a multiple of {len(word)}, "
                 f"the length of {self.bos_token} in {self.encoding.name}"
             )
-        return np.tile(self._control_ids(self.bos_token), num_bytes // len(word))
+        return np.tile(self._control_ids(self.bos_token), num_ids // len(word))
+
+    def word_starts(self, ids: ByteData) -> NDArray[np.bool_]:
+        """bool[n]: where a code word, a control or a malformed piece begins."""
+        return self.encoding.char_starts(ids)
+
+    def automaton(self, pattern: str | None = None) -> Automaton:
+        """The automaton of the code of the texts that ``pattern`` matches, by default all, with EOS after them.
+
+        Raises:
+            DecodingError: see :func:`bytelm.encoding.pattern_automaton`.
+        """
+        return valid_text_automaton(self.encoding) if pattern is None else pattern_automaton(self.encoding, pattern)
 
     # Encoding
 
@@ -74,11 +118,24 @@ class Tokenizer(BaseTokenizer[np.uint8]):
         Raises:
             EncodingError: with ``errors="strict"``, at the first malformed piece, with its byte offset.
         """
-        check_errors(errors, ("strict", "replace"))
-        array = as_bytes(ids)
+        return self.decoder(errors, skip_controls=skip_controls).decode(ids, final=True)
+
+    def decoder(self, errors: Literal["strict", "replace"] = "strict", *, skip_controls: bool = False) -> "ByteDecoder":
+        """A decoder for bytes that come piece by piece, with the options of :meth:`decode`.
+
+        Raises:
+            EncodingError: another value of ``errors``.
+        """
+        return ByteDecoder(self, errors, skip_controls=skip_controls)
+
+    def _decode(
+        self, array: NDArray[np.uint8], errors: Literal["strict", "replace"], skip_controls: bool, offset: int
+    ) -> str:
         values, starts = self.encoding.parse(array)
         certain = self.encoding.complete(array)
-        values = self.encoding.settle(array, values, starts, errors, certain=certain, allow_controls=True)
+        values = self.encoding.settle(
+            array, values, starts, errors, certain=certain, allow_controls=True, offset=offset
+        )
         pieces = []
         end = 0
         for index in np.flatnonzero(values < 0):
@@ -106,3 +163,39 @@ class Tokenizer(BaseTokenizer[np.uint8]):
                     "without it (or its name in allowed_controls)"
                 )
             yield match.start(), match.group()
+
+
+class ByteDecoder:
+    """Turns bytes into text as they come, whole characters only, each as soon as no later byte can change it.
+
+    However the bytes are cut, the texts that :meth:`decode` returns add up to ``tokenizer.decode`` of all of them.
+    After an error the decoder is as it was before that call.
+
+    Args:
+        tokenizer: knows the code words.
+        errors: "strict" or "replace".
+        skip_controls: whether controls become nothing instead of their strings.
+    Attributes:
+        offset: number of bytes that were decoded so far.
+    Raises:
+        EncodingError: another value of ``errors``.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, errors: Literal["strict", "replace"], *, skip_controls: bool) -> None:
+        check_errors(errors, ("strict", "replace"))
+        self.tokenizer, self.errors, self.skip_controls = tokenizer, errors, skip_controls
+        self.offset = 0
+        self._held = np.empty(0, dtype=np.uint8)
+
+    def decode(self, ids: ByteData = b"", *, final: bool = False) -> str:
+        """The text that is certain now; ``final`` says that no byte follows, so that nothing is held back.
+
+        Raises:
+            EncodingError: as ``tokenizer.decode``; byte offsets count from the first byte of all.
+        """
+        array = np.concatenate([self._held, as_bytes(ids)]) if len(self._held) else as_bytes(ids)
+        end = len(array) if final else self.tokenizer.encoding.complete(array)
+        text = self.tokenizer._decode(array[:end], self.errors, self.skip_controls, self.offset)
+        self._held = array[end:].copy()
+        self.offset += end
+        return text

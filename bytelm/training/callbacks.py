@@ -8,6 +8,7 @@ import lightning as L
 from bytelm.encoding import get_encoding
 from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.hub.language_model import LanguageModel
+from bytelm.tokenizer import Tokenizer
 from bytelm.training.module import ByteLMModule
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class LogSamples(L.Callback):
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        lm = LanguageModel(pl_module.model, get_encoding(pl_module.encoding_name))
+        lm = LanguageModel(pl_module.model, Tokenizer(get_encoding(pl_module.encoding_name)))
         out = lm.generate(
             self.prompts,
             max_new_tokens=self.max_new_tokens,

@@ -9,6 +9,7 @@ from bytelm.benchmarks import decoding_rivals, measure_rivals
 from bytelm.benchmarks.decoding_rivals import build_llama
 from bytelm.encoding import get_encoding
 from bytelm.hub import LanguageModel
+from bytelm.tokenizer import Tokenizer
 from tests.support import tiny_model
 
 OURS = ["bytelm chain", "bytelm next"]
@@ -16,7 +17,7 @@ OURS = ["bytelm chain", "bytelm next"]
 
 @pytest.fixture(scope="module")
 def lm():
-    return LanguageModel(tiny_model(), get_encoding("dense-ja"))
+    return LanguageModel(tiny_model(), Tokenizer(get_encoding("dense-ja")))
 
 
 def test_without_transformers_one_line_says_so(lm, monkeypatch):

@@ -10,7 +10,8 @@ from bytelm.benchmarks.decoding import PLAIN, DecodingRun, Way, summarise
 from bytelm.encoding import get_encoding
 from bytelm.errors import DecodingError, LawError
 from bytelm.hub import LanguageModel
-from tests.support import tiny_model, trained_model
+from bytelm.tokenizer import Tokenizer
+from tests.support import tiny_model, trained_lm
 
 RUN = DecodingRun(
     chars=30,
@@ -27,7 +28,7 @@ RUN = DecodingRun(
 
 @pytest.fixture(params=["chained", "independent"], scope="module")
 def lm(request):
-    return LanguageModel(tiny_model(request.param), get_encoding("dense-ja"))
+    return LanguageModel(tiny_model(request.param), Tokenizer(get_encoding("dense-ja")))
 
 
 def test_ways_are_every_law_with_every_drafter_it_has(lm):
@@ -45,7 +46,7 @@ def test_ways_are_every_law_with_every_drafter_it_has(lm):
 
 @pytest.mark.parametrize(("batch", "temperature", "num_rows"), [(1, 0.0, 2), (3, 0.7, 3)])
 def test_every_way_is_measured_on_the_same_rows(batch, temperature, num_rows, monkeypatch):
-    lm = LanguageModel(tiny_model("independent", num_blocks=1), get_encoding("dense-ja"))
+    lm = LanguageModel(tiny_model("independent", num_blocks=1), Tokenizer(get_encoding("dense-ja")))
     calls = []
 
     def generate(prompts, **options):
@@ -72,7 +73,7 @@ def test_every_way_is_measured_on_the_same_rows(batch, temperature, num_rows, mo
 
 
 def test_characters_and_forwards_are_those_of_the_output():
-    lm = LanguageModel(*trained_model("chained", steps=20))
+    lm = trained_lm("chained", steps=20)
     plain, drafted, patch = measure_decoding(
         lm, ["山", "川の"], ways=decoding_ways(lm, drafts=["none", "heads"]), max_new_tokens=12, repeats=1
     )

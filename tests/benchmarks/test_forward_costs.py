@@ -15,13 +15,14 @@ from bytelm.benchmarks.forwards import POSITIONS, _forward, _Kind, _start
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub import LanguageModel
+from bytelm.tokenizer import Tokenizer
 from tests.support import LAWS, tiny_model
 
 CPU = torch.device("cpu")
 
 
 def language_model(kind="chained", tables=False):
-    return LanguageModel(tiny_model(kind, tables), get_encoding("dense-ja"))
+    return LanguageModel(tiny_model(kind, tables), Tokenizer(get_encoding("dense-ja")))
 
 
 def test_cases_take_turns():
@@ -139,7 +140,7 @@ def test_every_kind_of_forward_is_measured_against_one_position(kind, law, heads
 
 
 def test_forwards_are_measured_and_a_short_context_bounds_them():
-    lm = LanguageModel(tiny_model(context=32), get_encoding("dense-ja"))
+    lm = LanguageModel(tiny_model(context=32), Tokenizer(get_encoding("dense-ja")))
     costs = measure_forwards(lm, laws=["next"], batch=2, repeats=1)
     assert [(c.positions, c.heads, c.slots) for c in costs] == [(1, 0, 8), (2, 0, 8), (4, 0, 8), (1, 1, 8)]
     assert all(cost.seconds > 0 for cost in costs)

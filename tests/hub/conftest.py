@@ -1,8 +1,9 @@
 import pytest
-from support import tiny_model, trained_model
+from support import tiny_model, trained_lm
 
 from bytelm.encoding import get_encoding
 from bytelm.hub import LanguageModel
+from bytelm.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -13,14 +14,14 @@ def dense():
 @pytest.fixture(scope="session", params=["independent", "chained"])
 def lm(request):
     """A language model that knows a little."""
-    return LanguageModel(*trained_model(request.param))
+    return trained_lm(request.param)
 
 
 @pytest.fixture(scope="session", params=["independent", "chained"])
 def random_lm(request, dense):
-    return LanguageModel(tiny_model(request.param), dense)
+    return LanguageModel(tiny_model(request.param), Tokenizer(dense))
 
 
 @pytest.fixture(scope="session")
 def utf8_lm():
-    return LanguageModel(tiny_model("chained"), get_encoding("utf8"))
+    return LanguageModel(tiny_model("chained"), Tokenizer(get_encoding("utf8")))

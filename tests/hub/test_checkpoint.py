@@ -53,7 +53,7 @@ def test_round_trip_to_the_bit(kind, tmp_path):
 def test_every_encoding_is_rebuilt(name, model, tmp_path):
     encoding = get_encoding(name)
     save_checkpoint(tmp_path / "m", model, encoding)
-    loaded = bytelm.load(tmp_path / "m").encoding
+    loaded = bytelm.load(tmp_path / "m").tokenizer.encoding
     assert (loaded.name, loaded.digest) == (name, encoding.digest)
     assert loaded.decode(encoding.encode("海と空🌊")) == "海と空🌊"
 

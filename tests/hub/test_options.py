@@ -11,6 +11,7 @@ from support import TEXTS
 
 from bytelm.errors import DecodingError
 from bytelm.hub import GenerationOptions, LanguageModel
+from bytelm.tokenizer import Tokenizer
 
 SAMPLED = {"do_sample": True, "seed": 4}
 PROMPTS = [TEXTS[0][:5], "", TEXTS[1][:8]]
@@ -22,7 +23,7 @@ def counter(request, dense):
     cycle = [int(dense.encode(c)[0]) for c in dict.fromkeys("のにいでしたはとてるをすながまかれうもこらりあさ")]
     cycle = [byte for byte in dict.fromkeys(cycle) if byte < dense.s]
     entry = [b for b in range(256) if b not in cycle]
-    return LanguageModel(cyclic_model(request.param, cycle, entry), dense), cycle
+    return LanguageModel(cyclic_model(request.param, cycle, entry), Tokenizer(dense)), cycle
 
 
 STOPS = {
@@ -54,7 +55,7 @@ def test_a_stop_acts_at_its_symbol_wherever_it_falls_in_a_step(counter, kind, dr
             )
             assert out.ids[0].tolist() == cycle[:end]
             assert len(out.nats[0]) == len(out.trace[0].source) == end
-            assert "".join(pieces) == out.texts[0] == lm.encoding.decode(np.array(cycle[:end], np.uint8))
+            assert "".join(pieces) == out.texts[0] == lm.tokenizer.encoding.decode(np.array(cycle[:end], np.uint8))
             assert out.finish == ["stop"]
 
 
@@ -62,7 +63,7 @@ def test_eos_token_ids_are_those_of_transformers(counter):
     lm, cycle = counter
     for given, end in ((cycle[6], 7), ([cycle[9], cycle[4]], 5), ([[cycle[7], cycle[8]], [cycle[12]]], 9)):
         assert lm.generate([""], max_new_tokens=40, eos_token_id=given).ids[0].tolist() == cycle[:end]
-    eos = lm.encoding.controls["<|eos|>"]
+    eos = lm.tokenizer.encoding.controls["<|eos|>"]
     for bad in ([[]], ["x"], [300]):
         with pytest.raises(DecodingError, match=r"^eos_token_id: found"):
             lm.generate([""], eos_token_id=bad)
@@ -72,7 +73,7 @@ def test_eos_token_ids_are_those_of_transformers(counter):
 def test_no_end_before_min_new_tokens(dense):
     eos = dense.controls["<|eos|>"][0]
     cycle = [*dense.encode("の、に").tolist(), eos]
-    lm = LanguageModel(cyclic_model("chained", cycle, [b for b in range(256) if b not in cycle]), dense)
+    lm = LanguageModel(cyclic_model("chained", cycle, [b for b in range(256) if b not in cycle]), Tokenizer(dense))
     for law in lm.laws:
         assert lm.generate([""], max_new_tokens=30, law=law).ids[0].tolist() == cycle
         for least in (3, 4, 6, 11):
@@ -133,22 +134,22 @@ def test_rows_that_finish_leave_the_batch(counter):
     """The forwards that follow have fewer rows: what a row costs ends with it."""
     lm, cycle = counter
     prompts = [bytes(cycle[:n]) for n in (20, 12, 4, 16)]
-    texts = [lm.encoding.decode(np.frombuffer(p, np.uint8)) for p in prompts]
+    texts = [lm.tokenizer.encoding.decode(np.frombuffer(p, np.uint8)) for p in prompts]
     rows = []
     for law in lm.laws:
         make = lm.make_target
         target = None
 
-        def spy(wanted, *, compiled=False, make=make):
+        def spy(wanted, make=make, **options):
             nonlocal target
-            target = make(wanted, compiled=compiled)
+            target = make(wanted, **options)
             read = target._read
             target._read = lambda windows, *rest: rows.append(len(windows)) or read(windows, *rest)
             return target
 
         lm.make_target = spy
         rows.clear()
-        stop = lm.encoding.decode(np.array(cycle[22:23], np.uint8))
+        stop = lm.tokenizer.encoding.decode(np.array(cycle[22:23], np.uint8))
         out = lm.generate(texts, max_new_tokens=40, law=law, draft="none", stop=stop)
         del lm.make_target
         assert [len(ids) for ids in out.ids] == [3, 11, 19, 7]
@@ -221,7 +222,7 @@ def test_a_character_is_streamed_as_soon_as_it_is_certain(lm):
         shown = list(itertools.accumulate(pieces))
         for forward in range(out.stats.forwards):
             ids = out.ids[0][out.trace[0].forward <= forward]
-            complete = lm.encoding.complete(ids)
+            complete = lm.tokenizer.encoding.complete(ids)
             seen.append(lm.tokenizer.decode(ids[:complete], errors="replace", skip_controls=True))
         assert [text for text in dict.fromkeys(seen) if text] == [
             text for text in dict.fromkeys(shown) if (text and text != out.texts[0]) or text == seen[-1]
@@ -289,7 +290,7 @@ def test_bad_options(lm, options, message):
 def test_a_small_model_of_another_encoding_is_refused(lm, random_lm):
     from bytelm.encoding import get_encoding
 
-    other = LanguageModel(random_lm.model, get_encoding("utf8"))
+    other = LanguageModel(random_lm.model, Tokenizer(get_encoding("utf8")))
     with pytest.raises(DecodingError, match=r"^draft: found a model of the encoding utf8 \(.{12}\), expected dense-ja"):
         lm.generate(["朝"], draft=other)
 

@@ -6,7 +6,7 @@ import torch
 from support import BOS, KINDS, random_bytes, tiny_model
 
 from bytelm.heads import ChainedHeads
-from bytelm.model.laws import score_bytes
+from bytelm.model.laws import score_symbols
 
 LENGTH = 23
 
@@ -74,10 +74,10 @@ def test_heads_that_read_their_own_byte_are_caught(monkeypatch):
 def test_scores_see_no_later_byte(law_and_model):
     law, model = law_and_model
     data = np.concatenate((BOS, random_bytes(LENGTH)))
-    old = score_bytes(model, law, [data], [7])[0]
+    old = score_symbols(model, law, [data], [7])[0]
     for t in range(7, len(data)):
         changed = data.copy()
         changed[t] ^= 0x55
-        new = score_bytes(model, law, [changed], [7])[0]
+        new = score_symbols(model, law, [changed], [7])[0]
         assert np.array_equal(old[: t - 7], new[: t - 7])
         assert old[t - 7] != new[t - 7]

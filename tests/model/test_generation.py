@@ -7,7 +7,7 @@ import pytest
 from support import BOS, TEXTS, naive_generate, random_bytes, tiny_model
 
 from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
-from bytelm.model.laws import score_bytes
+from bytelm.model.laws import score_symbols
 from bytelm.model.targets import make_target
 
 NEW = 11
@@ -83,7 +83,7 @@ def test_nats_of_generation_are_those_of_scoring(law_and_model, sampling):
     heads = [np.concatenate((BOS, prompt)) for prompt in PROMPTS]
     assert {len(head) % 4 for head in heads} == {0, 1, 2, 3}
     rows = [np.concatenate((head, symbols)) for head, symbols in zip(heads, run.symbols, strict=True)]
-    scored = score_bytes(model, law, rows, [len(head) for head in heads])
+    scored = score_symbols(model, law, rows, [len(head) for head in heads])
     for found, wanted in zip(run.nats, scored, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-4)
         assert found.sum() == pytest.approx(wanted.sum(), rel=1e-5)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support import BOS, random_bytes, tiny_model
 
 from bytelm.errors import LawError
-from bytelm.model.laws import check_law, score_bytes
+from bytelm.model.laws import check_law, score_symbols
 
 
 def with_bos(data):
@@ -34,7 +34,7 @@ def test_scores_equal_the_definition_byte_by_byte(law_and_model, length):
     law, model = law_and_model
     row = with_bos(random_bytes(length + 7, length))
     start = 4 + length
-    found = score_bytes(model, law, [row], [start])[0]
+    found = score_symbols(model, law, [row], [start])[0]
     assert found.dtype == np.float64
     expected = [-slow_model.next_byte(model, law, row[:q], start)[row[q]] for q in range(start, len(row))]
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -46,7 +46,7 @@ def test_the_next_byte_has_total_probability_one(law_and_model):
     context = with_bos(random_bytes(8))
     for place in range(7, 12):
         rows = [np.append(context[:place], np.uint8(byte)) for byte in range(256)]
-        nats = np.array([n[-1] for n in score_bytes(model, law, rows, [7] * 256)])
+        nats = np.array([n[-1] for n in score_symbols(model, law, rows, [7] * 256)])
         assert np.exp(-nats).sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -57,10 +57,10 @@ def test_strings_of_two_bytes_have_total_probability_one(law_kind):
     model = tiny_model(kind, scale=60.0)
     context = with_bos([1, 2, 3])
     singles = [np.append(context, np.uint8(a)) for a in range(256)]
-    first = np.exp(-np.array([n[-1] for n in score_bytes(model, law, singles, [7] * 256)]))
+    first = np.exp(-np.array([n[-1] for n in score_symbols(model, law, singles, [7] * 256)]))
     likely = np.flatnonzero(first > 1e-3)
     pairs = [np.append(singles[a], np.uint8(b)) for a in likely for b in range(256)]
-    total = np.exp(-np.array([n.sum() for n in score_bytes(model, law, pairs, [7] * len(pairs))])).sum()
+    total = np.exp(-np.array([n.sum() for n in score_symbols(model, law, pairs, [7] * len(pairs))])).sum()
     assert total == pytest.approx(first[likely].sum(), abs=1e-5)
     assert total > 0.9
     assert len(likely) < 100
@@ -79,12 +79,12 @@ def test_segments_cover_every_byte_once(rows, context, seed, max_windows):
         model = _MODELS[kind, context]
         data = [with_bos(random_bytes(prompt + length, seed + i)) for i, (prompt, length) in enumerate(rows)]
         starts = [4 + prompt for prompt, _ in rows]
-        found = score_bytes(model, law, data, starts, max_windows)
+        found = score_symbols(model, law, data, starts, max_windows)
         assert [len(f) for f in found] == [length for _, length in rows]
         whole = _MODELS[kind, 256]
         for row, start, nats in zip(data, starts, found, strict=True):
             if len(row) <= context:
-                np.testing.assert_allclose(nats, score_bytes(whole, law, [row], [start])[0], atol=1e-4)
+                np.testing.assert_allclose(nats, score_symbols(whole, law, [row], [start])[0], atol=1e-4)
             _check_windows(model, law, row, start, nats)
 
 
@@ -115,12 +115,12 @@ _MODELS = {
 def test_a_long_text_does_not_depend_on_the_batch():
     model = tiny_model(context=16)
     rows = [with_bos(random_bytes(n, n)) for n in (100, 3, 41)]
-    together = score_bytes(model, "next", rows, [4, 5, 9])
+    together = score_symbols(model, "next", rows, [4, 5, 9])
     for row, start, nats in zip(rows, [4, 5, 9], together, strict=True):
-        np.testing.assert_allclose(score_bytes(model, "next", [row], [start], 1)[0], nats, atol=1e-5)
+        np.testing.assert_allclose(score_symbols(model, "next", [row], [start], 1)[0], nats, atol=1e-5)
 
 
 def test_an_untrained_model_is_nearly_uniform():
     model = tiny_model(scale=0.01)
-    nats = score_bytes(model, "chain", [with_bos(random_bytes(30))], [4])[0]
+    nats = score_symbols(model, "chain", [with_bos(random_bytes(30))], [4])[0]
     np.testing.assert_allclose(nats, math.log(256), atol=1e-2)

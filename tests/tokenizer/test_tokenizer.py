@@ -87,9 +87,9 @@ def test_control_words(tokenizer):
 
 
 def test_a_patch_that_would_cut_bos_is_refused():
-    with pytest.raises(EncodingError, match="num_bytes: found 6, expected a multiple of 4"):
+    with pytest.raises(EncodingError, match="num_ids: found 6, expected a multiple of 4"):
         Tokenizer(get_encoding("utf32")).bos_patch(6)
-    with pytest.raises(EncodingError, match="num_bytes: found -4"):
+    with pytest.raises(EncodingError, match="num_ids: found -4"):
         Tokenizer(get_encoding("utf8")).bos_patch(-4)
 
 
