@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bytelm.cli.arguments import Device, Field, Json, SkipBadLines, SplitBlankLines, check_text, load_model
+from bytelm.cli.arguments import Device, Dtype, Field, Json, SkipBadLines, SplitBlankLines, check_text, load_model
 from bytelm.cli.compare_report import ComparedLaw, describe_setting, format_comparison
 from bytelm.cli.console import finite, progress_bar, write_result
 from bytelm.cli.sources import SourceReader
@@ -17,13 +17,14 @@ from bytelm.errors import ConfigError, CorpusError, LawError
 if TYPE_CHECKING:
     from bytelm.benchmarks.generation_speed import GenerationSpeed
     from bytelm.evaluation.text_windows import TextWindow
-    from bytelm.hub import LanguageModel
+    from bytelm.hub import LanguageModel, Score
+    from bytelm.model.config import Law
 
 _ALL, _DEFAULT = "all", "default"
 
 _Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help="Checkpoint folders; NAME=FOLDER to name one.", show_default=False),
+    typer.Argument(metavar="MODEL...", help="Folders, or ids on the hub; NAME=… to name one.", show_default=False),
 ]
 _Data = Annotated[
     list[Path],
@@ -59,7 +60,7 @@ class _Model:
 
     source: str
     lm: "LanguageModel"
-    laws: list[str]
+    laws: "list[Law]"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def compare(
     split_blank_lines: SplitBlankLines = False,
     skip_bad_lines: SkipBadLines = False,
     device: Device = "cpu",
+    dtype: Dtype = None,
     json: Json = False,
 ) -> None:
     """Models of bytes and of tokens on the same text: what they predict, and what that costs.
@@ -120,7 +122,7 @@ def compare(
     generation = _Generation(
         _prompts(documents, prompts, prompt_chars), list(dict.fromkeys(drafts.split(","))), max_new_chars, repeats
     )
-    opened = {name: _open(name, source, law or [_ALL], device) for name, source in named.items()}
+    opened = {name: _open(name, source, law or [_ALL], device, dtype) for name, source in named.items()}
 
     from bytelm.benchmarks.timing import num_threads
     from bytelm.evaluation.text_windows import cut_windows
@@ -193,13 +195,13 @@ def _prompts(documents: Sequence[tuple[str, str]], number: int, chars: int) -> l
     return found
 
 
-def _open(name: str, source: str, laws: Sequence[str], device: str) -> _Model:
+def _open(name: str, source: str, laws: Sequence[str], device: str, dtype: str | None) -> _Model:
     """A model, with those of its laws that are asked for.
 
     Raises:
         LawError: it has none of them.
     """
-    lm = load_model(Path(source), device)
+    lm = load_model(Path(source), device, dtype=dtype)
     lm.model.eval()
     for law in laws:
         if law not in (_ALL, _DEFAULT, "product", "chain", "next"):
@@ -250,7 +252,7 @@ def _measure(
     return rows, speeds
 
 
-def _row(name: str, model: _Model, score: Any, law: Any, symbols: int, chars_before: float) -> ComparedLaw:
+def _row(name: str, model: _Model, score: "Score", law: "Law", symbols: int, chars_before: float) -> ComparedLaw:
     """The figures of one law that are no speeds."""
     from bytelm.benchmarks.operations import cache_bytes, model_bytes, operations_per_symbol, positions_per_symbol
 

@@ -46,9 +46,9 @@ def pareto_front(costs: Sequence[tuple[float, float]]) -> list[int]:
 def plot_pareto(path: Path, points: Sequence[ModelPoint], title: str) -> None:
     """Bits per character against operations per character, and against characters per second where they were measured.
 
-    Both costs are logarithmic, and better is to the lower left in the first panel, to the lower right in the second. Dashed
-    steps join the points that no other beats. In the second panel a dot is plain decoding, and every ring of its
-    line a drafter, which changes the speed alone.
+    Both costs are logarithmic, and better is to the lower left in the first panel, to the lower right in the second.
+    Dashed steps join the points that no other beats. In the second panel a filled mark is plain decoding, and every
+    ring on its line a drafter, which changes the speed alone.
 
     Args:
         path: PNG to write.

@@ -38,7 +38,7 @@ class Output:
     """
 
     texts: list[str]
-    ids: list[NDArray[np.uint8]]
+    ids: list[NDArray[Any]]
     finish: list[Finish]
     nats: list[NDArray[np.float64]]
     trace: list[Trace]

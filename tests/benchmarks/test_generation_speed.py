@@ -47,9 +47,7 @@ def test_all_ways_take_turns_on_the_same_work(models, monkeypatch):
     assert len(done) == num_runs(models, DRAFTS, 2) == 3 * len(WAYS)
 
 
-def test_figures_are_those_of_the_texts(models, monkeypatch):
-    clock = iter(range(10_000))
-    monkeypatch.setattr("bytelm.benchmarks.generation_speed.time.perf_counter", lambda: float(next(clock)))
+def test_figures_are_those_of_the_texts(models):
     found = measure_generation(models, PROMPTS, drafts=DRAFTS, max_new_chars=9, repeats=1)
     for speed in found:
         lm = models[speed.model][0]
@@ -58,8 +56,6 @@ def test_figures_are_those_of_the_texts(models, monkeypatch):
         assert all(len(text) == 9 for out in outs for text in out.texts), "no text ended before"
         assert speed.characters == sum(out.num_chars for out in outs)
         assert speed.chars_per_forward == speed.characters / sum(out.stats.forwards for out in outs)
-        # Two readings of the clock enclose a run; those of the decoder in between are its own.
-        assert 0 < speed.chars_per_second <= speed.characters
     of = {(speed.model, speed.law, speed.draft): speed for speed in found}
     assert of["a", "chain", "none"].chars_per_forward > of["a", "next", "none"].chars_per_forward
     assert of["a", "next", "heads"].chars_per_forward > of["a", "next", "none"].chars_per_forward

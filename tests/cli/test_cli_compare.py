@@ -1,10 +1,16 @@
+import contextlib
+import io
 import json
 import shutil
 
 import pytest
 
+from bytelm.benchmarks.operations import operations_per_symbol
 from bytelm.cli import compare as command
+from bytelm.cli import main
 from bytelm.cli.compare_report import _metric
+from bytelm.model import ModelConfig
+from tests.cli.conftest import DOCUMENTS
 from tests.tokenizer.bpe_support import train
 from tests.toy_checkpoints import write_gptj
 
@@ -22,28 +28,35 @@ def call(run, documents, *models, options=()):
     return run("compare", *models, "--data", documents, *TINY, *options)
 
 
-@pytest.fixture
-def outcome(run, documents, chained_model, independent_model, tokens, tmp_path):
-    names = (f"bytes={chained_model}", independent_model, f"tokens={tokens}")
-    return call(run, documents, *names, options=("--out", tmp_path / "a" / "out", "--threads", 1, "--json"))
+@pytest.fixture(scope="module")
+def result(chained_model, independent_model, tokens, tmp_path_factory):
+    """The JSON of one run over models of bytes and of tokens, and the folder it wrote."""
+    folder = tmp_path_factory.mktemp("compare")
+    path = folder / "documents.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS), encoding="utf-8")
+    models = (f"bytes={chained_model}", independent_model, f"tokens={tokens}")
+    arguments = ("compare", *models, "--data", path, *TINY, "--out", folder / "a" / "out", "--threads", 1, "--json")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([str(argument) for argument in arguments]) == 0
+    return json.loads(printed.getvalue().splitlines()[-1]), folder
 
 
-def test_json_is_as_documented(outcome, documents, texts, check_fields, tmp_path):
-    found = outcome.json
+def test_json_is_as_documented(result, texts, check_fields):
+    found, folder = result
     check_fields(command.compare, found)
-    assert outcome.err == ""
-    assert (found["command"], found["data"], found["documents"]) == ("compare", [str(documents)], 4)
+    assert (found["command"], found["data"], found["documents"]) == ("compare", [str(folder / "documents.jsonl")], 4)
     assert found["characters"] == sum(map(len, texts))
     assert found["utf8_bytes"] == len("".join(texts).encode())
     assert (found["window"], found["context"], found["prompts"], found["threads"]) == (8, 6, 2, 1)
-    out = tmp_path / "a" / "out"
+    out = folder / "a" / "out"
     assert sorted(path.name for path in out.iterdir()) == ["comparison.json", "pareto.png"]
     assert json.loads((out / "comparison.json").read_text(encoding="utf-8")) == found
     assert (out / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_rows_are_every_law_of_every_model(outcome, independent_model, tokens, texts):
-    found = outcome.json
+def test_rows_are_every_law_of_every_model(result, independent_model, tokens):
+    found, _ = result
     other = str(independent_model)
     keys = ("model", "family", "attention", "tokenizer", "law")
     assert [tuple(row[key] for key in keys) for row in found["rows"]] == [
@@ -63,6 +76,12 @@ def test_rows_are_every_law_of_every_model(outcome, independent_model, tokens, t
     assert of[other, "next"]["cache_bytes_per_1000_chars"] == pytest.approx(
         64_000 * found["utf8_bytes"] / found["characters"]
     )
+    per_char = found["utf8_bytes"] / found["characters"]
+    config = ModelConfig.from_dict(json.loads((independent_model / "config.json").read_text(encoding="utf-8"))["model"])
+    for law in ("product", "next"):
+        after = operations_per_symbol(config, law, per_char * (6 + 8 / 2))
+        assert of[other, law]["operations_per_char"] == pytest.approx(per_char * after)
+    assert {row["weight_bytes"] for row in found["rows"] if row["model"] == other} == {4 * config.num_parameters()}
     assert of["tokens", "next"]["source"] == str(tokens)
     assert [(s["model"], s["law"], s["draft"]) for s in found["speeds"]] == [
         *(("bytes", "chain", draft) for draft in ("none", "lookup", "auto")),
@@ -103,7 +122,9 @@ def test_the_table_says_what_the_json_says(run, documents, chained_model, tokens
         expected += f"{_metric(row['cache_bytes_per_1000_chars'])}B".split()
         expected += _metric(row["operations_per_char"]).split()
         assert cells[: len(expected)] == expected
-        heads = [s for s in found["speeds"] if (s["model"], s["law"], s["draft"]) == (row["model"], row["law"], "heads")]
+        heads = [
+            s for s in found["speeds"] if (s["model"], s["law"], s["draft"]) == (row["model"], row["law"], "heads")
+        ]
         assert (cells[-1] == "–") == (not heads)
         for speed in heads:
             assert cells[-1] == f"({speed['chars_per_forward']:.2f})"
@@ -131,6 +152,17 @@ def test_without_prompts_there_are_no_speeds(run, documents, chained_model, tmp_
     assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["speeds"] == []
 
 
+def test_weights_can_be_of_another_type(run, documents, chained_model, tokens):
+    def rows(*options):
+        return call(run, documents, chained_model, tokens, options=("--prompts", 0, "--json", *options)).json["rows"]
+
+    for full, half in zip(rows(), rows("--dtype", "bfloat16"), strict=True):
+        assert (full["dtype"], half["dtype"]) == ("float32", "bfloat16")
+        assert half["weight_bytes"] == full["weight_bytes"] / 2
+        assert half["cache_bytes_per_1000_chars"] == full["cache_bytes_per_1000_chars"] / 2
+        assert half["operations_per_char"] == full["operations_per_char"]
+
+
 def test_models_are_refused_by_name(run, documents, chained_model, tmp_path):
     call(run, documents, tmp_path / "nowhere").refused(str(tmp_path / "nowhere"))
     call(run, documents, f"a={tmp_path / 'nowhere'}").refused(str(tmp_path / "nowhere"))
@@ -145,15 +177,15 @@ def test_models_are_refused_by_name(run, documents, chained_model, tmp_path):
     assert call(run, documents, odd, options=("--prompts", 0, "--json")).json["rows"][0]["model"] == str(odd)
 
 
-def test_text_is_refused_by_its_place(run, documents, chained_model, tokens, tmp_path):
+def test_text_is_refused_by_its_place(run, documents, texts, chained_model, tokens, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"text": ""}\n', encoding="utf-8")
     call(run, empty, chained_model).refused("empty.jsonl: found no character")
     call(run, tmp_path / "none.jsonl", chained_model).refused("none.jsonl")
     long = call(run, documents, f"a={tokens}", options=("--window", 40))
-    long.refused(f"{documents}:1: model a: characters 0 to 24 with 0 before them make ", "context of 64")
+    long.refused(f"{documents}:2: model a: characters 0 to {len(texts[1])} with 0 before them make ", "context of 64")
     options = ("--prompt-chars", 500)
-    call(run, documents, chained_model, options=options).refused("--prompt-chars: found 500", "at most 34")
+    call(run, documents, chained_model, options=options).refused("--prompt-chars: found 500", "at most 41")
     options = ("--max-new-chars", 30)
     call(run, documents, f"a={chained_model}", options=options).refused("model a: ", "30 new characters", "of 64")
 
@@ -167,6 +199,7 @@ def test_text_is_refused_by_its_place(run, documents, chained_model, tokens, tmp
         (("--max-new-chars", 0), ("--max-new-chars",)),
         (("--repeats", "many"), ("--repeats", "found 'many'")),
         (("--drafts", "none,tails"), ("draft: found 'tails'",)),
+        (("--dtype", "float8"), ("--dtype: found 'float8'",)),
         (("--device", "abacus"), ("--device: found 'abacus'",)),
         (("--threads", 0), ("--threads",)),
     ],
