@@ -26,7 +26,7 @@ class Output:
     Attributes:
         texts: continuations, without the prompt and without controls; a stop string stays, what its last symbol says
             after it does not. A character that a limit cut is in ``ids`` alone.
-        ids: the symbols behind them, controls included.
+        ids: the symbols behind them, controls included; uint8 of bytes, int64 of tokens.
         finish: ``"length"``, ``"stop"`` or ``"time"``.
         nats: ``-log p`` of each symbol under the law, before temperature and truncation.
         trace: forward, place in it and drafter of each symbol.

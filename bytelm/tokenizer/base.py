@@ -1,5 +1,6 @@
 """What the tokenizers share: control strings in text, and rows of several texts."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar, Generic, Literal, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from bytelm.tokenizer.batch import Batch, Id, PaddingSide, pad
 
 AllowedControls = Collection[str] | Literal["all"]
 _MOST_NAMED = 8
+_KEPT_AUTOMATA = 4
 
 
 @runtime_checkable
@@ -55,6 +57,7 @@ class BaseTokenizer(ABC, Generic[Id]):
 
     def __init__(self, controls: Iterable[str]) -> None:
         self._controls = tuple(controls)
+        self._automata = functools.lru_cache(_KEPT_AUTOMATA)(self._make_automaton)
 
     @property
     @abstractmethod
@@ -97,14 +100,6 @@ class BaseTokenizer(ABC, Generic[Id]):
         """bool[n]: where a word of the code begins."""
 
     @abstractmethod
-    def automaton(self, pattern: str | None = None) -> TextAutomaton:
-        """The automaton of the ids of the texts that ``pattern`` matches, by default all, with EOS after them.
-
-        Raises:
-            DecodingError: see :func:`bytelm.encoding.pattern_automaton`.
-        """
-
-    @abstractmethod
     def decoder(self, errors: Literal["strict", "replace"] = "strict", *, skip_controls: bool = False) -> TextDecoder:
         """A decoder for ids that come piece by piece, with the options of :meth:`decode`."""
 
@@ -121,8 +116,22 @@ class BaseTokenizer(ABC, Generic[Id]):
         """The ids of a control string."""
 
     @abstractmethod
+    def _make_automaton(self, pattern: str | None) -> TextAutomaton:
+        """See :meth:`automaton`."""
+
+    @abstractmethod
     def _find_controls(self, text: str, allowed: frozenset[str]) -> Iterable[tuple[int, str]]:
         """The control strings that ``text`` is cut at, with their indices, from left to right."""
+
+    def automaton(self, pattern: str | None = None) -> TextAutomaton:
+        """The automaton of the ids of the texts that ``pattern`` matches, by default all, with EOS after them.
+
+        Every way of cutting such a text into ids is legal. The last few are kept.
+
+        Raises:
+            DecodingError: see :func:`bytelm.encoding.pattern_automaton`; or a vocabulary makes it too large.
+        """
+        return self._automata(pattern)
 
     def has_control(self, text: str) -> bool:
         """Whether a control string occurs in ``text``."""

@@ -124,14 +124,7 @@ class BPETokenizer(BaseTokenizer[np.int64]):
         """bool[n]: everywhere."""
         return np.ones(len(ids), dtype=np.bool_)
 
-    def automaton(self, pattern: str | None = None) -> TokenAutomaton:
-        """The automaton of the ids of the texts that ``pattern`` matches, by default all, with EOS after them.
-
-        Every cut of such a text into tokens is legal, not only that of :meth:`encode`.
-
-        Raises:
-            DecodingError: see :func:`bytelm.encoding.pattern_automaton`; or the vocabulary makes it too large.
-        """
+    def _make_automaton(self, pattern: str | None) -> TokenAutomaton:
         texts = [b"" if is_control else data for data, is_control in zip(self._bytes, self._is_control, strict=True)]
         return token_automaton(texts, self.eos_id, pattern)
 

@@ -90,12 +90,7 @@ class Tokenizer(BaseTokenizer[np.uint8]):
         """bool[n]: where a code word, a control or a malformed piece begins."""
         return self.encoding.char_starts(ids)
 
-    def automaton(self, pattern: str | None = None) -> Automaton:
-        """The automaton of the code of the texts that ``pattern`` matches, by default all, with EOS after them.
-
-        Raises:
-            DecodingError: see :func:`bytelm.encoding.pattern_automaton`.
-        """
+    def _make_automaton(self, pattern: str | None) -> Automaton:
         return valid_text_automaton(self.encoding) if pattern is None else pattern_automaton(self.encoding, pattern)
 
     # Encoding

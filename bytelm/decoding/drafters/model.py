@@ -14,13 +14,14 @@ from bytelm.errors import DecodingError
 from bytelm.shapes import Counts, Symbols
 
 _CATCH_UP = 16
+_UNKNOWN = 0
 
 
 class ModelDrafter:
     """Propose what a small model would emit, by the rule of emission itself: the same noise at the same position.
 
     The small model may have more or fewer symbols than the target (padded vocabularies): those that it alone has are
-    never proposed, those that it lacks have probability zero.
+    never proposed, those that it lacks have probability zero, and it reads its symbol 0 in their place.
 
     Args:
         small: the small model under a law of its own, of unit 1 or of the target's unit.
@@ -50,7 +51,7 @@ class ModelDrafter:
                 f"draft model: found less than one unit to draft, expected at least {target.unit} symbols"
             )
         self._total = max_new + self.max_draft
-        self.small.start(prompts, self._total, max(self.max_draft, _CATCH_UP * unit))
+        self.small.start(self._told(prompts), self._total, max(self.max_draft, _CATCH_UP * unit))
         self._prompt_lengths = np.array([len(prompt) for prompt in prompts])
         self._read = [np.asarray(prompt) for prompt in prompts]
 
@@ -92,7 +93,7 @@ class ModelDrafter:
         none = torch.zeros(len(histories), dtype=torch.int64, device=device)
         if missing.max() > _CATCH_UP:
             done = int((lengths - self._prompt_lengths).min())
-            block = self.small.start(histories, self._total - done, max(self.max_draft, _CATCH_UP * unit))
+            block = self.small.start(self._told(histories), self._total - done, max(self.max_draft, _CATCH_UP * unit))
             self._read = [history.copy() for history in histories]
             return block, none, round_.emitted[:, :0], none
         feed = np.zeros((len(histories), int(missing.max()) * unit), dtype=np.int64)
@@ -100,9 +101,14 @@ class ModelDrafter:
             feed[row, : missing[row] * unit] = histories[row][known[row] :]
         before, self._read = self._read, [h[: k + unit].copy() for h, k in zip(histories, known, strict=True)]
         self.small.rewind(torch.from_numpy(np.array([len(read) for read in before]) - known).to(device))
+        feed[feed >= self.small.vocab_size] = _UNKNOWN
         ahead, last = torch.from_numpy(feed).to(device), torch.from_numpy(missing - 1).to(device)
         block = self.small.advance(ahead[:, :unit], torch.full_like(none, unit), ahead[:, unit:])
         return block, last, ahead[:, unit:], last * unit
+
+    def _told(self, histories: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """What the small model reads in the place of these."""
+        return [np.where(np.asarray(h) < self.small.vocab_size, h, _UNKNOWN) for h in histories]
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Keep these rows of the batch, in this order."""
