@@ -96,8 +96,8 @@ def compare(
 ) -> None:
     """Models of bytes and of tokens on the same text: what they predict, and what that costs.
 
-    Documents are cut into windows of characters. Every model reads the same characters before a window, after BOS, and
-    every character is scored once. Speeds: the beginnings of the first documents are continued greedily, by as many
+    Documents are cut into windows of characters. Every model reads the same characters before a window, and every
+    character is scored once. Speeds: the beginnings of the first documents are continued greedily, by as many
     characters with every model, which measures no quality; greedy text of small models repeats itself, which look-up
     likes. Operations (a multiplication and an addition are two) are those of plain decoding for a character after half
     a window and its context: matrix products of body and heads, and attention.

@@ -9,6 +9,8 @@ from bytelm.cli.console import format_table
 if TYPE_CHECKING:
     from bytelm.benchmarks.generation_speed import GenerationSpeed
 
+_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
 
 @dataclass(frozen=True)
 class ComparedLaw:
@@ -60,7 +62,7 @@ def format_comparison(
     """The table, with the setting it was measured in."""
     found = {(speed.model, speed.law, speed.draft): speed for speed in speeds}
     shown = drafts if speeds else ()
-    header = ["model", "law", "symbols", "params", "type", "weights", "bits/char", "bits/byte", "chars/symbol"]
+    header = ["model", "law", "symbols", "params", "type", "weights", "bits/char", "bits/byte", "chars/sym"]
     header += ["KV/1k chars", "op/char", *(f"{draft} (/fwd)" for draft in shown)]
     lines = [
         [
@@ -68,7 +70,7 @@ def format_comparison(
             row.law + (f", {row.attention}" if row.attention != "causal" else ""),
             row.tokenizer,
             _metric(row.parameters),
-            row.dtype,
+            _DTYPES.get(row.dtype, row.dtype),
             _metric(row.weight_bytes) + "B",
             f"{row.bits_per_char:.4f}",
             f"{row.bits_per_byte:.4f}",
@@ -101,7 +103,11 @@ def describe_setting(setting: dict[str, Any]) -> str:
 
 
 def _speed(speed: "GenerationSpeed | None") -> str:
-    return "–" if speed is None else f"{speed.chars_per_second:,.4g} ({speed.chars_per_forward:.2f})"
+    return "–" if speed is None else f"{_rate(speed.chars_per_second)} ({speed.chars_per_forward:.2f})"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _metric(value: float) -> str:

@@ -79,7 +79,7 @@ def score_windows(
     law: str | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Score:
-    """Likelihood of the texts of all windows, each given its context, after BOS. Every character is scored once.
+    """Likelihood of the texts of all windows, each given its context as a prompt. Every character is scored once.
 
     What models of different symbols say of the same windows can be compared: all have read the same characters.
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from bpe_models import folder_of
 
 from bytelm.benchmarks.operations import operations_per_symbol
 from bytelm.cli import compare as command
@@ -11,17 +12,14 @@ from bytelm.cli import main
 from bytelm.cli.compare_report import _metric
 from bytelm.model import ModelConfig
 from tests.cli.conftest import DOCUMENTS
-from tests.tokenizer.bpe_support import train
-from tests.toy_checkpoints import write_gptj
 
 TINY = ("--window", 8, "--context", 6, "--prompts", 2, "--prompt-chars", 5, "--max-new-chars", 4, "--repeats", 1)
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
-    folder = train(tmp_path_factory.mktemp("tokens") / "gptj")
-    num = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
-    return write_gptj(folder, vocab_size=num, tokens=num, n_positions=64, legacy="ones")
+def tokens():
+    """A prefix model of tokens."""
+    return folder_of("gptjt")
 
 
 def call(run, documents, *models, options=()):
@@ -116,7 +114,7 @@ def test_the_table_says_what_the_json_says(run, documents, chained_model, tokens
     for row, line in zip(found["rows"], lines[header + 1 :], strict=True):
         cells = line.split()
         law = [row["law"]] if row["attention"] == "causal" else [f"{row['law']},", row["attention"]]
-        expected = [row["model"], *law, row["tokenizer"], *_metric(row["parameters"]).split(), row["dtype"]]
+        expected = [row["model"], *law, row["tokenizer"], *_metric(row["parameters"]).split(), "fp32"]
         expected += f"{_metric(row['weight_bytes'])}B".split()
         expected += [f"{row['bits_per_char']:.4f}", f"{row['bits_per_byte']:.4f}", f"{row['chars_per_symbol']:.3f}"]
         expected += f"{_metric(row['cache_bytes_per_1000_chars'])}B".split()
@@ -177,13 +175,15 @@ def test_models_are_refused_by_name(run, documents, chained_model, tmp_path):
     assert call(run, documents, odd, options=("--prompts", 0, "--json")).json["rows"][0]["model"] == str(odd)
 
 
-def test_text_is_refused_by_its_place(run, documents, texts, chained_model, tokens, tmp_path):
+def test_text_is_refused_by_its_place(run, documents, chained_model, tokens, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"text": ""}\n', encoding="utf-8")
     call(run, empty, chained_model).refused("empty.jsonl: found no character")
     call(run, tmp_path / "none.jsonl", chained_model).refused("none.jsonl")
-    long = call(run, documents, f"a={tokens}", options=("--window", 40))
-    long.refused(f"{documents}:2: model a: characters 0 to {len(texts[1])} with 0 before them make ", "context of 64")
+    long = tmp_path / "long.jsonl"
+    long.write_text('{"text": "short"}\n' + json.dumps({"text": "0123456789" * 30}), encoding="utf-8")
+    place = f"{long}:2: model a: characters 0 to 300 with 0 before them make 300 + 0 tokens and 1 of BOS"
+    call(run, long, f"a={tokens}", options=("--window", 400)).refused(place, "context of 256")
     options = ("--prompt-chars", 500)
     call(run, documents, chained_model, options=options).refused("--prompt-chars: found 500", "at most 41")
     options = ("--max-new-chars", 30)

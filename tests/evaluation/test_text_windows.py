@@ -1,10 +1,9 @@
 """Windows hold every character once, and their likelihoods are those of one symbol at a time, from uncached logits."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from bpe_models import CONTEXT, folder_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +15,6 @@ from bytelm.evaluation.text_windows import TextWindow, count_symbols, cut_window
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer
 from tests.support import BOS, LAWS, TEXTS, Uncached, tiny_model
-from tests.tokenizer.bpe_support import train
-from tests.toy_checkpoints import write_gptj
 
 DOCUMENTS = [f"{TEXTS[0]}\n{TEXTS[1][:9]}", "A boat, 二つの舟。", "雪"]
 
@@ -68,14 +65,11 @@ def test_bits_of_bytes_are_those_of_one_byte_at_a_time(law, kind, tables):
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
+def tokens():
     """A toy GPT-J with a BPE, and transformers' own model of the same folder."""
     from transformers import GPTJForCausalLM
 
-    folder = train(tmp_path_factory.mktemp("tokens") / "gptj")
-    num = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
-    write_gptj(folder, vocab_size=num, tokens=num, n_positions=64)
-    return bytelm.load(folder), GPTJForCausalLM.from_pretrained(folder)
+    return bytelm.load(folder_of("gptj")), GPTJForCausalLM.from_pretrained(folder_of("gptj"))
 
 
 @torch.no_grad()
@@ -85,7 +79,9 @@ def test_bits_of_tokens_are_those_of_another_implementation(tokens):
     for one in windows:
         before = lm.tokenizer.encode(one.context).tolist() or [lm.tokenizer.bos_id]
         own = lm.tokenizer.encode(one.text).tolist()
-        logits = theirs(torch.tensor([before + own])).logits[0, len(before) - 1 : -1].double()
+        logits = (
+            theirs(torch.tensor([before + own])).logits[0, len(before) - 1 : -1, : lm.tokenizer.vocab_size].double()
+        )
         nats -= float(logits.log_softmax(-1)[torch.arange(len(own)), own].sum())
         num += len(own)
     found = score_windows(lm, windows)
@@ -126,13 +122,13 @@ def test_a_window_fills_the_context_and_no_more():
 
 
 def test_bos_of_tokens_counts_only_where_nothing_stands_before(tokens):
-    (lm, _), name = tokens, "tokens"
-    assert count_symbols(name, lm, cut_windows("f:1", "7" * 63, 63, 0)) == 63
-    with pytest.raises(DecodingError, match=r"characters 0 to 64 with 0 before them make 64 \+ 0 tokens and 1 of BOS"):
-        count_symbols(name, lm, cut_windows("f:1", "7" * 64, 64, 0))
-    assert count_symbols(name, lm, cut_windows("f:1", "7" * 64, 32, 32)) == 64
-    with pytest.raises(DecodingError, match=r"make 33 \+ 32 tokens, expected at most the model's context of 64"):
-        count_symbols(name, lm, cut_windows("f:1", "7" * 66, 33, 32))
+    (lm, _), half = tokens, CONTEXT // 2
+    assert count_symbols("t", lm, cut_windows("f:1", "7" * (CONTEXT - 1), CONTEXT, 0)) == CONTEXT - 1
+    with pytest.raises(DecodingError, match=rf"with 0 before them make {CONTEXT} \+ 0 tokens and 1 of BOS"):
+        count_symbols("t", lm, cut_windows("f:1", "7" * CONTEXT, CONTEXT, 0))
+    assert count_symbols("t", lm, cut_windows("f:1", "7" * CONTEXT, half, half)) == CONTEXT
+    with pytest.raises(DecodingError, match=rf"make {half + 1} \+ {half} tokens, expected at most .* of {CONTEXT}"):
+        count_symbols("t", lm, cut_windows("f:1", "7" * (CONTEXT + 2), half + 1, half))
 
 
 def test_a_control_in_the_text_of_a_byte_model_is_refused_by_its_place():

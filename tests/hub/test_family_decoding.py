@@ -86,3 +86,30 @@ def test_symbols_without_a_token_are_never_emitted():
 def test_a_prompt_of_nothing_without_bos_is_refused():
     with pytest.raises(DecodingError, match="prompt 1: found no symbols and no BOS"):
         decode(target_of(spread(gptj())), [np.array([1]), NO_BOS], max_new=3)
+
+
+@pytest.mark.parametrize("name", ["gptj", "gpt2", "llama"])
+@torch.no_grad()
+def test_rows_of_a_batch_are_those_of_a_left_padded_one(name):
+    """Ours are ragged, without padding; theirs are filled on the left, masked, with positions from the first token."""
+    theirs = spread(CASES[name]())
+    rows = prompts(9, 4, 1)
+    found = decode(target_of(theirs), rows, max_new=12)
+    whole = [[*row.tolist(), *new.tolist()] for row, new in zip(rows, found.symbols, strict=True)]
+    longest = max(map(len, whole))
+    ids = torch.tensor([[5] * (longest - len(row)) + row for row in whole])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in whole])
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    log_p = theirs(ids, attention_mask=mask, position_ids=positions).logits[:, -13:-1].log_softmax(-1)
+    assert log_p.argmax(-1).tolist() == [new.tolist() for new in found.symbols]
+    expected = -log_p.gather(-1, ids[:, -12:, None])[..., 0].numpy()
+    np.testing.assert_allclose(np.stack(found.nats), expected, atol=1e-5)
+    padded = theirs.generate(
+        ids[:, :-12],
+        attention_mask=mask[:, :-12],
+        max_new_tokens=12,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=5,
+    )
+    assert padded[:, -12:].tolist() == [new.tolist() for new in found.symbols]
