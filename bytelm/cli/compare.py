@@ -15,6 +15,8 @@ from bytelm.cli.sources import SourceReader
 from bytelm.errors import ConfigError, CorpusError, LawError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from bytelm.benchmarks.generation_speed import GenerationSpeed
     from bytelm.evaluation.text_windows import TextWindow
     from bytelm.hub import LanguageModel, Score
@@ -64,13 +66,45 @@ class _Model:
 
 
 @dataclass(frozen=True)
+class _Text:
+    """Documents with their places, and how they are cut."""
+
+    documents: list[tuple[str, str]]
+    window: int
+    context: int
+
+    def windows(self) -> "list[TextWindow]":
+        from bytelm.evaluation.text_windows import cut_windows
+
+        return [one for place, text in self.documents for one in cut_windows(place, text, self.window, self.context)]
+
+    def setting(self) -> dict[str, Any]:
+        return {
+            "documents": len(self.documents),
+            "characters": sum(len(text) for _, text in self.documents),
+            "utf8_bytes": sum(len(text.encode()) for _, text in self.documents),
+            "window": self.window,
+            "context": self.context,
+        }
+
+
+@dataclass(frozen=True)
 class _Generation:
     """What the speeds are measured of."""
 
     prompts: list[str]
-    drafts: list[str]
+    prompt_chars: int
     max_new_chars: int
     repeats: int
+    drafts: list[str]
+
+    def setting(self) -> dict[str, Any]:
+        return {
+            "prompts": len(self.prompts),
+            "prompt_chars": self.prompt_chars,
+            "max_new_chars": self.max_new_chars,
+            "repeats": self.repeats,
+        }
 
 
 def compare(
@@ -112,49 +146,36 @@ def compare(
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"--out: {out}: found a file, expected a folder or nothing")
     reader = SourceReader(data, field=field, split_blank_lines=split_blank_lines, skip=skip_bad_lines)
-    documents = [
-        (f"{path}:{document.line}", document.text)
-        for path, document in itertools.islice(reader.documents(), limit)
-        if document.text
-    ]
-    if not documents:
-        raise CorpusError(f"{', '.join(map(str, data))}: found no character, expected text to score")
-    generation = _Generation(
-        _prompts(documents, prompts, prompt_chars), list(dict.fromkeys(drafts.split(","))), max_new_chars, repeats
-    )
+    text = _Text(_documents(reader, limit), window, context)
+    some = _prompts(text.documents, prompts, prompt_chars)
+    generation = _Generation(some, prompt_chars, max_new_chars, repeats, list(dict.fromkeys(drafts.split(","))))
     opened = {name: _open(name, source, law or [_ALL], device, dtype) for name, source in named.items()}
-
-    from bytelm.benchmarks.timing import num_threads
-    from bytelm.evaluation.text_windows import cut_windows
-
-    windows = [one for place, text in documents for one in cut_windows(place, text, window, context)]
-    with num_threads(threads) as used:
-        rows, speeds = _measure(opened, windows, window, context, generation)
+    rows, speeds, used = _measure(opened, text, generation, threads)
     setting = {
         "data": [str(path) for path in data],
-        "documents": len(documents),
-        "characters": sum(len(text) for _, text in documents),
-        "utf8_bytes": sum(len(text.encode()) for _, text in documents),
+        **text.setting(),
+        **generation.setting(),
         "bad_lines": reader.num_bad_lines,
-        "window": window,
-        "context": context,
         "device": device,
         "threads": used,
-        "prompts": len(generation.prompts),
-        "prompt_chars": prompt_chars,
-        "max_new_chars": max_new_chars,
-        "repeats": repeats,
-    }
-    result = {
-        "command": "compare",
-        **setting,
-        "rows": [asdict(row) for row in rows],
-        "speeds": [asdict(speed) for speed in speeds],
-        "out": None if out is None else str(out),
     }
     if out is not None:
-        _write(out, setting, rows, speeds, result)
+        _draw(out, setting, rows, speeds)
+    result = _result(setting, rows, speeds, out)
     write_result(result, format_comparison(setting, rows, speeds, generation.drafts), json)
+
+
+def _documents(reader: SourceReader, limit: int | None) -> list[tuple[str, str]]:
+    """Place and text of the documents that have a character.
+
+    Raises:
+        CorpusError: none has.
+    """
+    read = itertools.islice(reader.documents(), limit)
+    found = [(f"{path}:{document.line}", document.text) for path, document in read if document.text]
+    if not found:
+        raise CorpusError(f"{', '.join(map(str, reader.paths))}: found no character, expected text to score")
+    return found
 
 
 def _parse_models(models: Sequence[str]) -> dict[str, str]:
@@ -213,43 +234,61 @@ def _open(name: str, source: str, laws: Sequence[str], device: str, dtype: str |
 
 
 def _measure(
-    models: Mapping[str, _Model],
-    windows: "Sequence[TextWindow]",
-    window: int,
-    context: int,
-    generation: _Generation,
-) -> "tuple[list[ComparedLaw], list[GenerationSpeed]]":
-    """All figures, after a check that every model can read every window and continue every prompt."""
+    models: Mapping[str, _Model], text: _Text, generation: _Generation, threads: int | None
+) -> "tuple[list[ComparedLaw], list[GenerationSpeed], int]":
+    """All figures, after a check that every model can read every window and continue every prompt; and the threads."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    from bytelm.benchmarks.generation_speed import check_generation, measure_generation, num_runs
-    from bytelm.evaluation.text_windows import count_symbols, score_windows
+    from bytelm.benchmarks.generation_speed import check_generation, num_runs
+    from bytelm.benchmarks.timing import num_threads
+    from bytelm.evaluation.text_windows import count_symbols
 
+    windows = text.windows()
     symbols = {name: count_symbols(name, model.lm, windows) for name, model in models.items()}
     decoded = {name: (model.lm, model.laws) for name, model in models.items() if generation.prompts}
     runs = num_runs(decoded, generation.drafts, generation.repeats)
     for name, (lm, _) in decoded.items():
         check_generation(name, lm, generation.prompts, generation.max_new_chars)
-    with progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
-        num_laws = sum(len(model.laws) for model in models.values())
-        task = bar.add_task("windows", total=num_laws * len(windows))
-        rows = []
-        for name, model in models.items():
-            for law in model.laws:
-                score = score_windows(model.lm, windows, law, lambda done: bar.advance(task, done))
-                rows.append(_row(name, model, score, law, symbols[name], context + window / 2))
-        if not generation.prompts:
-            return rows, []
-        task = bar.add_task("ways of decoding", total=runs)
-        speeds = measure_generation(
-            decoded,
-            generation.prompts,
-            drafts=generation.drafts,
-            max_new_chars=generation.max_new_chars,
-            repeats=generation.repeats,
-            on_progress=lambda: bar.advance(task),
-        )
-    return rows, speeds
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with num_threads(threads) as used, progress_bar(*columns) as bar:
+        rows = _measure_laws(models, text, windows, symbols, bar)
+        return rows, _measure_speeds(decoded, generation, runs, bar), used
+
+
+def _measure_laws(
+    models: Mapping[str, _Model],
+    text: _Text,
+    windows: "Sequence[TextWindow]",
+    symbols: Mapping[str, int],
+    bar: "Progress",
+) -> list[ComparedLaw]:
+    from bytelm.evaluation.text_windows import score_windows
+
+    task = bar.add_task("windows", total=len(windows) * sum(len(model.laws) for model in models.values()))
+    rows = []
+    for name, model in models.items():
+        for law in model.laws:
+            score = score_windows(model.lm, windows, law, lambda done: bar.advance(task, done))
+            rows.append(_row(name, model, score, law, symbols[name], text.context + text.window / 2))
+    return rows
+
+
+def _measure_speeds(
+    models: "Mapping[str, tuple[LanguageModel, list[Law]]]", generation: _Generation, runs: int, bar: "Progress"
+) -> "list[GenerationSpeed]":
+    from bytelm.benchmarks.generation_speed import measure_generation
+
+    if not models:
+        return []
+    task = bar.add_task("ways of decoding", total=runs)
+    return measure_generation(
+        models,
+        generation.prompts,
+        drafts=generation.drafts,
+        max_new_chars=generation.max_new_chars,
+        repeats=generation.repeats,
+        on_progress=lambda: bar.advance(task),
+    )
 
 
 def _row(name: str, model: _Model, score: "Score", law: "Law", symbols: int, chars_before: float) -> ComparedLaw:
@@ -280,16 +319,9 @@ def _row(name: str, model: _Model, score: "Score", law: "Law", symbols: int, cha
     )
 
 
-def _write(
-    out: Path,
-    setting: dict[str, Any],
-    rows: Sequence[ComparedLaw],
-    speeds: "Sequence[GenerationSpeed]",
-    result: dict[str, Any],
-) -> None:
-    """The picture and the JSON, in a folder that is made where it is missing."""
+def _draw(out: Path, setting: dict[str, Any], rows: Sequence[ComparedLaw], speeds: "Sequence[GenerationSpeed]") -> None:
+    """The picture, in a folder that is made where it is missing."""
     from bytelm.evaluation.comparison_plots import ModelPoint, plot_pareto
-    from bytelm.hub.json_files import write_json
 
     out.mkdir(parents=True, exist_ok=True)
     points = [
@@ -304,4 +336,21 @@ def _write(
     ]
     files = ", ".join(Path(path).name for path in setting["data"])
     plot_pareto(out / "pareto.png", points, f"{files}: {describe_setting(setting)}")
-    write_json(out / "comparison.json", finite(result))
+
+
+def _result(
+    setting: dict[str, Any], rows: Sequence[ComparedLaw], speeds: "Sequence[GenerationSpeed]", out: Path | None
+) -> dict[str, Any]:
+    """The JSON, also written to the folder, where there is one."""
+    from bytelm.hub.json_files import write_json
+
+    result = {
+        "command": "compare",
+        **setting,
+        "rows": [asdict(row) for row in rows],
+        "speeds": [asdict(speed) for speed in speeds],
+        "out": None if out is None else str(out),
+    }
+    if out is not None:
+        write_json(out / "comparison.json", finite(result))
+    return result

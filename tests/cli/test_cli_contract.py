@@ -41,17 +41,8 @@ COMMANDS = {
     "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
     "bytelm compare": {
         *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
-        *{
-            "--max-new-chars",
-            "--drafts",
-            "--repeats",
-            "--threads",
-            "--out",
-            "--device",
-            "--dtype",
-            "--json",
-            *SOURCE_OPTIONS,
-        },
+        *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},
+        *SOURCE_OPTIONS,
     },
     "bytelm bench decode": {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
