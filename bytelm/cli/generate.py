@@ -51,6 +51,12 @@ _Draft = Annotated[
         "--draft", metavar="NAME", help="auto, none, heads, lookup, or the folder of a small model: speed, not text."
     ),
 ]
+_Verify = Annotated[
+    str, typer.Option("--verify", metavar="NAME", help="exact; for study rejection, or typical, which is lossy.")
+]
+_Pattern = Annotated[
+    str | None, typer.Option("--pattern", metavar="REGEX", help="What each whole continuation must match.")
+]
 _Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
 ]
@@ -71,9 +77,7 @@ def generate(
     model: Model,
     prompts: _Prompts = None,
     prompts_file: _PromptsFile = None,
-    max_new_tokens: Annotated[
-        int, _whole("--max-new-tokens", "The most symbols (bytes of the encoding, or tokens) each.")
-    ] = 160,
+    max_new_tokens: Annotated[int, _whole("--max-new-tokens", "The most symbols (bytes or tokens) each.")] = 160,
     min_new_tokens: Annotated[int, _whole("--min-new-tokens", "Symbols before which a text cannot end.")] = 0,
     max_new_chars: Annotated[int | None, _whole("--max-new-chars", "The most characters each.")] = None,
     max_time: Annotated[float | None, _number("--max-time", "Seconds after which texts end as they are.")] = None,
@@ -81,9 +85,7 @@ def generate(
     attention: Attention = None,
     draft: _Draft = "auto",
     num_draft_tokens: Annotated[int | None, _whole("--num-draft-tokens", "The most symbols to draft.")] = None,
-    verify: Annotated[
-        str, typer.Option("--verify", metavar="NAME", help="exact; for study rejection, or typical, which is lossy.")
-    ] = "exact",
+    verify: _Verify = "exact",
     seed: Annotated[int, _whole("--seed", "Of the sampling noise.")] = 0,
     num_return_sequences: Annotated[int, _whole("--num-return-sequences", "Continuations of each prompt.")] = 1,
     do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")] = False,
@@ -95,9 +97,7 @@ def generate(
     repetition_penalty: Annotated[float, _number("--repetition-penalty", "Above 1: what stood before, less.")] = 1.0,
     no_repeat_ngram_size: Annotated[int, _whole("--no-repeat-ngram-size", "No run of N symbols twice.")] = 0,
     valid_text: Annotated[bool, typer.Option("--valid-text", help="Mask all that is no text of the encoding.")] = False,
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", metavar="REGEX", help="What each whole continuation must match.")
-    ] = None,
+    pattern: _Pattern = None,
     stop: _Stop = None,
     allow_controls: _AllowControls = False,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,

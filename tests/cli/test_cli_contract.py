@@ -36,9 +36,12 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
-        *{"--valid-text", "--pattern", "--trace"},
+        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--revision"},
     },
-    "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
+    "bytelm score": {
+        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--revision"},
+        *SOURCE_OPTIONS,
+    },
     "bytelm compare": {
         *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
         *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},

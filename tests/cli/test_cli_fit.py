@@ -72,7 +72,7 @@ def test_fit_validate_score(run, config, documents, tmp_path):
     assert (result["command"], result["step"]) == ("fit", 3)
     assert outcome.out.count("\n") == 1
     assert 0 < result["metrics"]["val/bits_per_char"] < 100
-    assert bytelm.load(result["model"]).encoding == get_encoding("utf8")
+    assert bytelm.load(result["model"]).tokenizer.encoding == get_encoding("utf8")
     scored = run("score", result["model"], documents, "--law", "all", "--json").json
     assert {entry["law"] for entry in scored["laws"]} == {"chain", "next"}
 
@@ -87,7 +87,7 @@ def test_fit_with_a_table_of_ones_own(run, config, documents, tmp_path):
     run("encoding", "fit", documents, "--name", "mine", "--out", table)
     run("corpus", "build", documents, "--encoding", table, "--out", tmp_path / "corpus", "--overwrite")
     result = run("fit", "--config", config(data__window=16), "--model.encoding", table, "--json").json
-    assert bytelm.load(result["model"]).encoding.digest == read_table(table).digest
+    assert bytelm.load(result["model"]).tokenizer.encoding.digest == read_table(table).digest
     saved = yaml.safe_load((tmp_path / "runs" / "x" / "version_0" / "config.yaml").read_text(encoding="utf-8"))
     assert saved["model"]["encoding"] == str(table)
 
