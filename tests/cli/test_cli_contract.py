@@ -42,6 +42,11 @@ COMMANDS = {
         *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--revision"},
         *SOURCE_OPTIONS,
     },
+    "bytelm compare": {
+        *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
+        *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},
+        *SOURCE_OPTIONS,
+    },
     "bytelm bench decode": {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
         *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
@@ -79,7 +84,7 @@ def test_every_command_explains_itself(run):
 def test_help_of_the_program_lists_the_commands(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "bench"):
+    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "compare", "bench"):
         assert f"  {name} " in out
 
 
