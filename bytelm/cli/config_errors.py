@@ -11,12 +11,13 @@ from jsonargparse import ArgumentParser
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
-from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
 from bytelm.training import OptimizerConfig
 
 _NODES: Mapping[tuple[str, ...], type[Config]] = {
     ("model", "config"): ModelConfig,
     ("model", "next_patch"): NextPatchConfig,
+    ("model", "draft_heads"): DraftHeadsConfig,
     ("model", "optimizer"): OptimizerConfig,
 }
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(?P<key>[^\s=]+)|does not accept option '(?P<option>[^']+)'")
@@ -51,6 +52,14 @@ class ConfigExplainer:
     def __init__(self, args: Sequence[str]) -> None:
         self.args = args
         self.parser: ArgumentParser | None = None
+
+    def mentions(self, *path: str) -> bool:
+        """Whether the files or options set the option of this dotted key.
+
+        Raises:
+            ConfigError: a file cannot be read as YAML.
+        """
+        return _node(self._read_given(), path) is not None
 
     def explain(self, error: Exception) -> ConfigError:
         """The error for what was raised while parsing."""

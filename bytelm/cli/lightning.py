@@ -1,4 +1,4 @@
-"""LightningCLI over the module and data of this package, behind ``bytelm fit | validate | test``."""
+"""LightningCLI over the modules and data of this package, behind ``bytelm fit | validate | test``."""
 
 import contextlib
 import logging
@@ -17,15 +17,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
-from bytelm.corpus import ContiguousWindows, Corpus
-from bytelm.encoding import get_encoding
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
-from bytelm.training import ByteLMModule, CorpusData
+from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, TextData
 from bytelm.training.callbacks import ExportModel, run_folder
 from bytelm.training.quiet import quiet_lightning
 
 _COMMANDS = {
-    "fit": "Train a model. With --json, the last line of standard output is one JSON object.",
+    "fit": "Train a model, or, with --model.frozen FOLDER, which changes the options, draft heads for the model there."
+    " With --json, the last line of standard output is one JSON object.",
     "validate": "Measure a model on the validation corpus. --json as for fit.",
     "test": "Measure a model on the test corpus. --json as for fit.",
 }
@@ -35,15 +34,19 @@ _SPLITS = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}
 
 
 class _CLI(LightningCLI):
-    """LightningCLI for one command, with one-line errors, and encodings by path."""
+    """LightningCLI for one command, with one-line errors, and encodings by path.
+
+    It trains a byte model on corpora or, where the configuration names a frozen model, draft heads on text.
+    """
 
     def __init__(self, args: Sequence[str], output: contextlib.ExitStack) -> None:
         self.name = args[0]
         self.explainer = ConfigExplainer(args)
         self.output = output
+        frozen = self.explainer.mentions("model", "frozen")
         super().__init__(
-            ByteLMModule,
-            CorpusData,
+            DraftHeadsModule if frozen else ByteLMModule,
+            TextData if frozen else CorpusData,
             args=list(args),
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
@@ -84,7 +87,8 @@ class _CLI(LightningCLI):
         self.config = given.clone()
         settings = self.config[self.subcommand]
         try:
-            settings.model.encoding = resolve_encoding(settings.model.encoding).name
+            if "encoding" in settings.model:
+                settings.model.encoding = resolve_encoding(settings.model.encoding).name
         except EncodingError as error:
             raise ConfigError(f"model.encoding: {str(error).removeprefix('encoding: ')}") from error
         self._given = given
@@ -106,14 +110,10 @@ class _CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse corpora that cannot be used before anything is set up and printed."""
-        encoding = get_encoding(self.model.encoding_name)
         needed, *others = _SPLITS[str(self.subcommand)]
         for split in (needed, *others):
-            folder = self.datamodule.folders[split]
-            if folder is not None:
-                ContiguousWindows(Corpus.open(folder, encoding, verify=False), self.datamodule.length)
-            elif split == needed:
-                raise ConfigError(f"data.{split}: missing, expected a folder that `bytelm corpus build` wrote")
+            if split == needed or self.datamodule.given(split):
+                self.datamodule.check(split, self.model)
 
 
 def run(args: Sequence[str]) -> dict[str, Any] | None:

@@ -1,11 +1,12 @@
 """From a config to modules: the only place that looks at kinds."""
 
+import dataclasses
 import math
 
 import torch
 from torch import nn
 
-from bytelm.heads import ChainedHeads, IndependentHeads, LMHead, NextPatch
+from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
 from bytelm.model.axes import (
     AlibiConfig,
     AttentionConfig,
@@ -17,6 +18,7 @@ from bytelm.model.axes import (
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import (
     ChainedHeadsConfig,
+    DraftHeadsConfig,
     IndependentHeadsConfig,
     LMHeadConfig,
     MergerConfig,
@@ -40,11 +42,31 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     with torch.device(device if device is not None else torch.get_default_device()):
         blocks = [_block(config, i) for i in range(config.num_blocks)]
         merger, heads = _merger(config, config.merger), _heads(config)
-        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, _next_patch(config))
+        drafts = _next_patch(config), _draft_heads(config)
+        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, *drafts)
     tie_head(model)
     if model.device.type != "meta":
         initialise(model, seed)
     return model
+
+
+def add_draft_heads(model: ByteLM, config: DraftHeadsConfig, device: str | torch.device | None = None) -> DraftHeads:
+    """Give a model untrained draft heads, in float32, in the place of those it may have.
+
+    Args:
+        model: of tokens.
+        config: of the draft heads.
+        device: where they go, by default where the model is; on the meta device they are shapes only.
+    Raises:
+        ConfigError: the model has no LM head.
+    """
+    model.config = dataclasses.replace(model.config, draft_heads=config)
+    with torch.device(device if device is not None else model.device):
+        draft_heads = model.draft_heads = _draft_heads(model.config)
+    assert draft_heads is not None
+    if not draft_heads.residual.weight.is_meta:
+        draft_heads.start_as(model.lm_head)
+    return draft_heads
 
 
 def tie_head(model: ByteLM) -> None:
@@ -56,7 +78,8 @@ def tie_head(model: ByteLM) -> None:
 
 def initialise(model: ByteLM, seed: int) -> None:
     """Draw every weight anew: normal with deviation 0.02; the layers that write to the residual stream by a factor
-    ``1 / sqrt(2 * num_blocks)`` less (Radford et al. 2019, section 2.3); norms are ones, biases zeros.
+    ``1 / sqrt(2 * num_blocks)`` less (Radford et al. 2019, section 2.3); norms are ones, biases zeros. Draft heads
+    guess what the LM head predicts.
     """
     generator = torch.Generator().manual_seed(seed)
     shrink = 1 / math.sqrt(2 * model.config.num_blocks)
@@ -68,6 +91,8 @@ def initialise(model: ByteLM, seed: int) -> None:
             residual = name.endswith(("attention.output.weight", "feedforward.down.weight"))
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(noise * (0.02 * shrink if residual else 0.02))
+    if model.draft_heads is not None:
+        model.draft_heads.start_as(model.lm_head)
 
 
 def _norm(config: ModelConfig) -> nn.Module:
@@ -174,3 +199,16 @@ def _next_patch(config: ModelConfig) -> NextPatch | None:
                 feedforward_norm=_norm(config),
                 norm=_norm(config),
             )
+
+
+def _draft_heads(config: ModelConfig) -> DraftHeads | None:
+    match config.draft_heads, config.heads:
+        case DraftHeadsConfig(num_heads=num_heads, unembedding="shared"), _:
+            return DraftHeads(config.width, num_heads)
+        case DraftHeadsConfig(num_heads=num_heads), LMHeadConfig(bias=bias, scale=scale):
+            sizes = config.width, config.vocab_size, config.vocab_size
+            return DraftHeads(
+                config.width, num_heads, [LMHead(*sizes, bias=bias, scale=scale) for _ in range(num_heads)]
+            )
+        case _:
+            return None

@@ -6,9 +6,10 @@ from pathlib import Path
 import lightning as L
 
 from bytelm.encoding import get_encoding
-from bytelm.hub.checkpoint import save_checkpoint
+from bytelm.errors import ConfigError
 from bytelm.hub.language_model import LanguageModel
 from bytelm.tokenizer import Tokenizer
+from bytelm.training.draft_heads import DraftHeadsModule
 from bytelm.training.module import ByteLMModule
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def run_folder(trainer: L.Trainer) -> Path:
 
 
 class ExportModel(L.Callback):
-    """Writes ``RUN/model``, which ``bytelm.load`` reads, after each validation and at the end of ``fit``.
+    """Writes ``RUN/model``, which can be loaded without Lightning, after each validation and at the end of ``fit``.
 
     Args:
         folder: name of the folder inside the run folder.
@@ -39,12 +40,12 @@ class ExportModel(L.Callback):
         self._export(trainer, pl_module)
 
     def _export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ByteLMModule)
+        assert isinstance(pl_module, ByteLMModule | DraftHeadsModule)
         target = run_folder(trainer) / self.folder
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-            save_checkpoint(target, pl_module.model, get_encoding(pl_module.encoding_name), provenance)
+            pl_module.export(target, provenance)
 
 
 class LogSamples(L.Callback):
@@ -63,6 +64,11 @@ class LogSamples(L.Callback):
         temperature: float = 1.0,
     ) -> None:
         self.prompts, self.max_new_tokens, self.temperature = list(prompts), max_new_tokens, temperature
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what is no byte model."""
+        if not isinstance(pl_module, ByteLMModule):
+            raise ConfigError("trainer.callbacks: found LogSamples, expected it with a byte model only")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate with the model's default law and seed 0."""

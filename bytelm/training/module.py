@@ -1,6 +1,5 @@
 """The LightningModule: it connects model, metrics, optimiser and logs, and computes nothing itself."""
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
+from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import cross_entropy, soft_cross_entropy
 from bytelm.model.config import ModelConfig, NextPatchConfig
@@ -162,11 +162,11 @@ class ByteLMModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a schedule per step."""
-        num_steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(num_steps):
-            raise ConfigError("trainer.max_steps: found no end of training, expected max_steps or max_epochs")
-        optimizer, schedule = self.optimizer_config.build(self.model, int(num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.optimizer_config.configure(self.model, self.trainer.estimated_stepping_batches)
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """Write the model to a folder that ``bytelm.load`` reads."""
+        save_checkpoint(folder, self.model, get_encoding(self.encoding_name), provenance)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put configuration and encoding beside the weights, as plain values."""

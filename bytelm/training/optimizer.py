@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from bytelm.config import Config
+from bytelm.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +63,14 @@ class OptimizerConfig(Config):
         ]
         optimizer = AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
+
+    def configure(self, model: nn.Module, num_steps: float) -> dict[str, Any]:
+        """What a LightningModule's ``configure_optimizers`` returns; the schedule has a rate for each step.
+
+        Raises:
+            ConfigError: ``num_steps`` is infinite.
+        """
+        if not math.isfinite(num_steps):
+            raise ConfigError("trainer.max_steps: found no end of training, expected max_steps or max_epochs")
+        optimizer, schedule = self.build(model, int(num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

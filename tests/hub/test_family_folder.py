@@ -8,26 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from slow_families import btlm_logits, gpt2_logits, gptj_logits, llama_logits
-from toy_checkpoints import TOKENS, read, write_btlm, write_gpt2, write_gptj, write_llama
+from toy_checkpoints import TOKENS, read, with_tokenizer, write_btlm, write_gpt2, write_gptj, write_llama
 
 from bytelm.decoding import decode
 from bytelm.errors import CheckpointError
 from bytelm.hub.family_folder import load_family
 from bytelm.model.targets import make_target
 from bytelm.nn.four_bit import code_book
-from bytelm.tokenizer.byte_level import BYTE_CHARACTERS
-
-
-def with_tokenizer(folder, tokens=TOKENS):
-    """A vocabulary of all bytes, EOS, and nothing else."""
-    vocab = {character: number for number, character in enumerate(sorted(BYTE_CHARACTERS))}
-    extra = {f"<|extratoken_{n}|>": 257 + n for n in range(tokens - 257)}
-    (folder / "vocab.json").write_text(json.dumps({**vocab, "<|endoftext|>": 256}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    if extra:
-        (folder / "added_tokens.json").write_text(json.dumps(extra), encoding="utf-8")
-    return folder
-
 
 FOLDERS = {
     "gptj": (write_gptj, gptj_logits, {}),
