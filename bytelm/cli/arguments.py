@@ -122,6 +122,7 @@ def load_model(
     *,
     dtype: str | None = None,
     four_bit: str = "dequantise",
+    draft_heads: Path | None = None,
     revision: str | None = None,
 ) -> "LanguageModel":
     """The model of a checkpoint, on a device.
@@ -132,4 +133,11 @@ def load_model(
     """
     from bytelm.hub import load
 
-    return load(source, find_device(device), dtype=find_dtype(dtype), four_bit=four_bit, revision=revision)
+    return load(
+        source,
+        find_device(device),
+        dtype=find_dtype(dtype),
+        four_bit=four_bit,
+        draft_heads=draft_heads,
+        revision=revision,
+    )

@@ -47,6 +47,10 @@ _Prompts = Annotated[
 _PromptChars = Annotated[int, typer.Option("--prompt-chars", metavar="N", min=1, help="Characters of each prompt.")]
 _MaxNewChars = Annotated[int, typer.Option("--max-new-chars", metavar="N", min=1, help="Characters generated each.")]
 _Drafts = Annotated[str, typer.Option("--drafts", metavar="NAME,…", help="Drafters; heads only where a law has some.")]
+_DraftHeads = Annotated[
+    list[str] | None,
+    typer.Option("--draft-heads", metavar="NAME=FOLDER", help="Heads that draft for a model of tokens; repeatable."),
+]
 _Repeats = Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Runs of every way, in turn.")]
 _Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, help="Of the CPU. Default: torch's choice.")
@@ -118,6 +122,7 @@ def compare(
     prompt_chars: _PromptChars = 64,
     max_new_chars: _MaxNewChars = 128,
     drafts: _Drafts = "none,heads,lookup,auto",
+    draft_heads: _DraftHeads = None,
     repeats: _Repeats = 3,
     threads: _Threads = None,
     out: _Out = None,
@@ -149,7 +154,10 @@ def compare(
     text = _Text(_documents(reader, limit), window, context)
     some = _prompts(text.documents, prompts, prompt_chars)
     generation = _Generation(some, prompt_chars, max_new_chars, repeats, list(dict.fromkeys(drafts.split(","))))
-    opened = {name: _open(name, source, law or [_ALL], device, dtype) for name, source in named.items()}
+    heads = _parse_draft_heads(draft_heads or [], named)
+    opened = {
+        name: _open(name, source, law or [_ALL], device, dtype, heads.get(name)) for name, source in named.items()
+    }
     rows, speeds, used = _measure(opened, text, generation, threads)
     setting = {
         "data": [str(path) for path in data],
@@ -216,13 +224,30 @@ def _prompts(documents: Sequence[tuple[str, str]], number: int, chars: int) -> l
     return found
 
 
-def _open(name: str, source: str, laws: Sequence[str], device: str, dtype: str | None) -> _Model:
+def _parse_draft_heads(draft_heads: Sequence[str], models: Mapping[str, str]) -> dict[str, Path]:
+    """Folders of draft heads by the name of their model.
+
+    Raises:
+        ConfigError: there is no model of a name.
+    """
+    found = {}
+    for item in draft_heads:
+        name, _, folder = item.partition("=")
+        if name not in models or not folder:
+            raise ConfigError(f"--draft-heads: found {item!r}, expected NAME=FOLDER, and {' or '.join(models)} as NAME")
+        found[name] = Path(folder)
+    return found
+
+
+def _open(
+    name: str, source: str, laws: Sequence[str], device: str, dtype: str | None, draft_heads: Path | None
+) -> _Model:
     """A model, with those of its laws that are asked for.
 
     Raises:
         LawError: it has none of them.
     """
-    lm = load_model(Path(source), device, dtype=dtype)
+    lm = load_model(Path(source), device, dtype=dtype, draft_heads=draft_heads)
     lm.model.eval()
     for law in laws:
         if law not in (_ALL, _DEFAULT, "product", "chain", "next"):

@@ -45,6 +45,7 @@ COMMANDS = {
     "bytelm compare": {
         *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
         *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},
+        "--draft-heads",
         *SOURCE_OPTIONS,
     },
     "bytelm bench decode": {
