@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bytelm.cli.bench import bench
+from bytelm.cli.compare import compare
 from bytelm.cli.console import write_error, write_line
 from bytelm.cli.corpus import corpus
 from bytelm.cli.encoding import encoding
@@ -33,6 +34,7 @@ app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)
 app.command()(generate)
 app.command()(score)
+app.command()(compare)
 app.add_typer(bench)
 
 # Some versions of typer bring a click of their own: this is the UsageError of the one in use.

@@ -45,6 +45,15 @@ def save_draft_heads(folder: Path, model: ByteLM, provenance: dict[str, Any] | N
     write_folder(folder, config, model.draft_heads, {})
 
 
+def is_draft_heads(folder: Path) -> bool:
+    """Whether :func:`save_draft_heads` wrote the folder.
+
+    Raises:
+        CheckpointError: no such folder, or its ``config.json`` cannot be read.
+    """
+    return read_config(folder).get("format") == FORMAT
+
+
 def load_draft_heads(folder: Path, model: ByteLM) -> None:
     """Give ``model`` the draft heads in a folder that :func:`save_draft_heads` wrote, in its own float type and place.
 

@@ -107,8 +107,8 @@ def _position(config: ModelConfig) -> nn.Module:
     match config.position:
         case RotaryConfig(width=width, base=base):
             return Rotary(width or config.attention.head_width, base)
-        case AlibiConfig(shrink=shrink):
-            return Alibi(config.attention.num_heads, shrink)
+        case AlibiConfig(shrink=shrink, trained=trained):
+            return Alibi(config.attention.num_heads, shrink, trained)
         case LearnedPositionsConfig():
             return Unplaced()
 

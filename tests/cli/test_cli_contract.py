@@ -36,10 +36,16 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
-        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--revision"},
+        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--revision"},
     },
     "bytelm score": {
-        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--revision"},
+        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--revision"},
+        *SOURCE_OPTIONS,
+    },
+    "bytelm compare": {
+        *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
+        *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},
+        "--draft-heads",
         *SOURCE_OPTIONS,
     },
     "bytelm bench decode": {
@@ -79,7 +85,7 @@ def test_every_command_explains_itself(run):
 def test_help_of_the_program_lists_the_commands(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "bench"):
+    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "compare", "bench"):
         assert f"  {name} " in out
 
 

@@ -134,7 +134,7 @@ def p_over_chance(right, said):
     return values
 
 
-def test_heads_fitted_on_a_frozen_model_draft_above_chance_and_change_nothing(fit, frozen, tmp_path):
+def test_heads_fitted_on_a_frozen_model_draft_above_chance_and_change_nothing(run, fit, frozen, texts):
     before = {path.name: path.read_bytes() for path in frozen.iterdir()}
     result = fit().json
     assert set(result) == {"command", "run", "model", "step", "epoch", "metrics"}
@@ -162,12 +162,20 @@ def test_heads_fitted_on_a_frozen_model_draft_above_chance_and_change_nothing(fi
         assert [row.tolist() for row in poor.symbols] == [row.tolist() for row in plain.symbols]
         assert found.stats.symbols_per_forward > poor.stats.symbols_per_forward + 0.5
 
-    lm = bytelm.load(frozen)
-    load_draft_heads(Path(result["model"]), lm.model)
+    lm = bytelm.load(frozen, draft_heads=result["model"])
     prompts = [text[:20] for text in sentences(4, seed=6)]
     plain, found = (lm.generate(prompts, max_new_tokens=24, draft=draft) for draft in ("none", "heads"))
     assert found.texts == plain.texts
     assert found.stats.forwards < plain.stats.forwards
+    said = run("generate", frozen, *prompts, "--max-new-tokens", 24, "--draft", result["model"], "--json").json
+    assert (said["texts"], said["draft"], said["forwards"]) == (plain.texts, "heads", found.stats.forwards)
+    heads = ["--draft-heads", f"toy={result['model']}", "--window", 12, "--context", 12, "--max-new-chars", 8]
+    few = ["--limit", 3, "--prompts", 2, "--prompt-chars", 8, "--repeats", 1]
+    speeds = run("compare", f"toy={frozen}", "--data", texts / "valid.txt", *heads, *few, "--json").json["speeds"]
+    per_forward = {speed["draft"]: speed["chars_per_forward"] for speed in speeds}
+    assert per_forward["heads"] > per_forward["none"]
+    wrong = ["--draft-heads", f"other={result['model']}"]
+    run("compare", f"toy={frozen}", "--data", texts / "valid.txt", *wrong).refused("--draft-heads: found 'other=")
 
     metrics = result["metrics"]
     for k in range(1, NUM_HEADS + 1):
