@@ -1,4 +1,5 @@
-/* Matrices of bfloat16 or int8 times a few rows of bfloat16, read once at the speed of memory; AVX2 with FMA.
+/* Matrices of bfloat16 or int8 times a few rows of bfloat16, read once at the speed of memory, and attention of a few
+ * queries to a cache of bfloat16; AVX2 with FMA.
  *
  * Sums are float32, in an order that does not depend on the number of rows: a row has the same result alone and among
  * others. Each sum has LANES parts; the part of lane l adds, 16 inputs at a time, inputs l and l + 8 of these (int8) or
@@ -6,6 +7,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +19,9 @@
 #include <immintrin.h>
 
 #define MAX_ROWS 4      /* in registers; more rows are read in groups of so many, from the cache */
-#define OUTPUTS 16      /* a block of outputs is the work of one thread */
+#define OUTPUTS 24      /* a block that one thread takes; a multiple of the outputs at a time */
+#define LEAST 4         /* outputs */
 #define CHUNK 4096      /* inputs of all rows of a group that are read before those of the next output */
-#define AHEAD 512       /* inputs that are asked for before they are needed */
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
 
@@ -28,7 +30,8 @@ typedef struct {
     const void *weight; /* [outputs, inputs] */
     const float *scale;   /* [outputs], where the weight is int8 */
     const uint16_t *bias; /* [outputs], bfloat16, or NULL */
-    uint16_t *y;        /* [rows, outputs], bfloat16 */
+    uint16_t *y;        /* [rows, outputs], bfloat16; or NULL */
+    float *scores;      /* the same in float32, where y is NULL */
     long rows, outputs, inputs;
     int threads;
 } Product;
@@ -53,9 +56,15 @@ INLINE void load_bf16(const uint16_t *w, __m256 *low, __m256 *high) {
     *high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xFFFF0000)));
 }
 
+/* Codes times 2^24: each becomes the highest byte of a word. The scale of the output takes the factor away. */
 INLINE void load_int8(const int8_t *w, __m256 *low, __m256 *high) {
-    *low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)w)));
-    *high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(w + LANES))));
+    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)w));
+    const __m256i first = _mm256_setr_epi8(-1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3,
+                                           -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7);
+    const __m256i second = _mm256_setr_epi8(-1, -1, -1, 8, -1, -1, -1, 9, -1, -1, -1, 10, -1, -1, -1, 11,
+                                            -1, -1, -1, 12, -1, -1, -1, 13, -1, -1, -1, 14, -1, -1, -1, 15);
+    *low = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(twice, first));
+    *high = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(twice, second));
 }
 
 INLINE float lane_sum(const float *parts) {
@@ -65,23 +74,17 @@ INLINE float lane_sum(const float *parts) {
 /* Adds a chunk of n inputs of ROWS rows and OUTS outputs to their sums. */
 #define DEFINE_ADD(TYPE, NAME, ROWS, OUTS)                                                                             \
     INLINE void add_##NAME##_##ROWS(const float *x, const TYPE *w, float *sums, long inputs, long n) {                 \
-        __m256 acc[OUTS][ROWS], low[OUTS], high[OUTS];                                                                 \
+        __m256 acc[OUTS][ROWS], low, high;                                                                             \
         for (int o = 0; o < OUTS; o++)                                                                                 \
             for (int r = 0; r < ROWS; r++) acc[o][r] = _mm256_loadu_ps(sums + (o * MAX_ROWS + r) * LANES);             \
-        for (long i = 0; i < n; i += STEP) {                                                                           \
+        for (long i = 0; i < n; i += STEP, x += ROWS * STEP)                                                           \
             for (int o = 0; o < OUTS; o++) {                                                                           \
-                load_##NAME(w + o * inputs + i, &low[o], &high[o]);                                                    \
-                _mm_prefetch((const char *)(w + o * inputs + i + AHEAD), _MM_HINT_T0);                                 \
-            }                                                                                                          \
-            for (int r = 0; r < ROWS; r++) {                                                                           \
-                const float *of = x + i * ROWS + r * STEP;                                                             \
-                __m256 a = _mm256_loadu_ps(of), b = _mm256_loadu_ps(of + LANES);                                       \
-                for (int o = 0; o < OUTS; o++) {                                                                       \
-                    acc[o][r] = _mm256_fmadd_ps(a, low[o], acc[o][r]);                                                 \
-                    acc[o][r] = _mm256_fmadd_ps(b, high[o], acc[o][r]);                                                \
+                load_##NAME(w + o * inputs + i, &low, &high);                                                          \
+                for (int r = 0; r < ROWS; r++) {                                                                       \
+                    acc[o][r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * STEP), low, acc[o][r]);                        \
+                    acc[o][r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * STEP + LANES), high, acc[o][r]);               \
                 }                                                                                                      \
             }                                                                                                          \
-        }                                                                                                              \
         for (int o = 0; o < OUTS; o++)                                                                                 \
             for (int r = 0; r < ROWS; r++) _mm256_storeu_ps(sums + (o * MAX_ROWS + r) * LANES, acc[o][r]);             \
     }
@@ -90,7 +93,7 @@ INLINE float lane_sum(const float *parts) {
 #define DEFINE_GROUP(TYPE, NAME, ROWS, OUTS)                                                                           \
     DEFINE_ADD(TYPE, NAME, ROWS, OUTS)                                                                                 \
     static AVX2 void group_##NAME##_##ROWS(const Product *p, long row, long begin, long end) {                         \
-        float sums[(OUTPUTS + OUTS) * MAX_ROWS * LANES] = {0};                                                         \
+        float sums[OUTPUTS * MAX_ROWS * LANES] = {0};                                                                  \
         const TYPE *weight = p->weight;                                                                                \
         for (long i = 0, n; i < p->inputs; i += n) {                                                                   \
             n = p->inputs - i < CHUNK / ROWS / STEP * STEP ? p->inputs - i : CHUNK / ROWS / STEP * STEP;               \
@@ -108,30 +111,33 @@ INLINE float lane_sum(const float *parts) {
     }
 
 INLINE void finish(const Product *p, long row, long output, float sum) {
-    if (p->scale != NULL) sum *= p->scale[output];
+    if (p->scale != NULL) sum *= p->scale[output] * 0x1p-24f;
     if (p->bias != NULL) sum += from_bf16(p->bias[output]);
-    p->y[row * p->outputs + output] = to_bf16(sum);
+    if (p->y != NULL) p->y[row * p->outputs + output] = to_bf16(sum);
+    else p->scores[row * p->outputs + output] = sum;
 }
 
 #define DEFINE_PRODUCT(TYPE, NAME)                                                                                     \
     DEFINE_GROUP(TYPE, NAME, 1, 4)                                                                                     \
     DEFINE_GROUP(TYPE, NAME, 2, 4)                                                                                     \
     DEFINE_GROUP(TYPE, NAME, 3, 4)                                                                                     \
-    DEFINE_GROUP(TYPE, NAME, 4, 2)                                                                                     \
+    DEFINE_GROUP(TYPE, NAME, 4, 3)                                                                                     \
+    /* Some outputs of all rows. */                                                                                    \
+    static void block_##NAME(const Product *p, long block) {                                                           \
+        long begin = block * OUTPUTS, end = begin + OUTPUTS < p->outputs ? begin + OUTPUTS : p->outputs;               \
+        for (long row = 0; row < p->rows; row += MAX_ROWS) {                                                           \
+            switch (p->rows - row) {                                                                                   \
+                case 1: group_##NAME##_1(p, row, begin, end); break;                                                   \
+                case 2: group_##NAME##_2(p, row, begin, end); break;                                                   \
+                case 3: group_##NAME##_3(p, row, begin, end); break;                                                   \
+                default: group_##NAME##_4(p, row, begin, end);                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
     static void product_##NAME(const Product *p) {                                                                     \
         long blocks = (p->outputs + OUTPUTS - 1) / OUTPUTS;                                                            \
         _Pragma("omp parallel for schedule(dynamic, 4) num_threads(p->threads)")                                       \
-        for (long block = 0; block < blocks; block++) {                                                                \
-            long begin = block * OUTPUTS, end = begin + OUTPUTS < p->outputs ? begin + OUTPUTS : p->outputs;           \
-            for (long row = 0; row < p->rows; row += MAX_ROWS) {                                                       \
-                switch (p->rows - row) {                                                                               \
-                    case 1: group_##NAME##_1(p, row, begin, end); break;                                               \
-                    case 2: group_##NAME##_2(p, row, begin, end); break;                                               \
-                    case 3: group_##NAME##_3(p, row, begin, end); break;                                               \
-                    default: group_##NAME##_4(p, row, begin, end);                                                     \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
+        for (long block = 0; block < blocks; block++) block_##NAME(p, block);                                          \
     }
 
 DEFINE_PRODUCT(uint16_t, bf16)
@@ -166,6 +172,96 @@ static int multiply(Product *p, const uint16_t *x) {
     return 1;
 }
 
+typedef struct {
+    const uint16_t *q, *k, *v; /* [batch, heads, queries, width]; [batch, kv_heads, slots, width] with the strides below */
+    const uint8_t *mask;       /* [batch, queries, slots]: what is seen */
+    uint16_t *y;               /* as q */
+    long batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch, v_head;
+    float scale;
+    int threads;
+} Attention;
+
+/* Scores to weights, up to a factor: its inverse is returned. A query that sees nothing gives zeros. */
+static float soften(float *scores, const uint8_t *mask, long slots, float scale) {
+    float most = -INFINITY, sum = 0;
+    for (long s = 0; s < slots; s++)
+        if (mask[s] && scores[s] > most) most = scores[s];
+    for (long s = 0; s < slots; s++) {
+        scores[s] = mask[s] ? expf((scores[s] - most) * scale) : 0;
+        sum += scores[s];
+    }
+    return sum > 0 ? 1 / sum : 0;
+}
+
+/* Adds n slots to the sums of one query, in their order. */
+INLINE void add_values(const float *weights, const uint16_t *v, float *sums, long width, long n) {
+    for (long e = 0; e < width; e += STEP) {
+        __m256 even = _mm256_loadu_ps(sums + e), odd = _mm256_loadu_ps(sums + e + LANES);
+        for (long s = 0; s < n; s++) {
+            __m256 low, high, weight = _mm256_broadcast_ss(weights + s);
+            load_bf16(v + s * width + e, &low, &high);
+            even = _mm256_fmadd_ps(weight, low, even);
+            odd = _mm256_fmadd_ps(weight, high, odd);
+        }
+        _mm256_storeu_ps(sums + e, even);
+        _mm256_storeu_ps(sums + e + LANES, odd);
+    }
+}
+
+/* All queries of the heads that share one head of keys and values. */
+static AVX2 int attend_group(const Attention *a, long b, long g) {
+    long rows = a->heads / a->kv_heads * a->queries, first = (b * a->heads + g * (a->heads / a->kv_heads)) * a->queries;
+    long width = a->width, slots = a->slots, room = slots < LEAST ? LEAST : slots;
+    const uint16_t *k = a->k + b * a->k_batch + g * a->k_head, *v = a->v + b * a->v_batch + g * a->v_head;
+    float *memory = calloc((size_t)(rows * (2 * width + room + 1) + LEAST * width / 2), sizeof(float));
+    if (memory == NULL) return 0;
+    float *x = memory, *sums = x + rows * width, *scores = sums + rows * width, *inverse = scores + rows * room;
+    if (slots < LEAST) k = memcpy(inverse + rows, k, sizeof(uint16_t) * (size_t)(slots * width)); /* zeros follow */
+    convert(a->q + first * width, x, rows, width, 1);
+    Product product = {x, k, NULL, NULL, NULL, scores, rows, room, width, 1};
+    for (long block = 0; block * OUTPUTS < room; block++) block_bf16(&product, block);
+    for (long r = 0; r < rows; r++)
+        inverse[r] = soften(scores + r * room, a->mask + (b * a->queries + r % a->queries) * slots, slots, a->scale);
+    for (long s = 0; s < slots; s += LANES) {
+        long n = slots - s < LANES ? slots - s : LANES;
+        for (long r = 0; r < rows; r++)
+            add_values(scores + r * room + s, v + s * width, sums + r * width, width, n);
+    }
+    for (long r = 0; r < rows; r++)
+        for (long i = 0; i < width; i++) {
+            long place = i / STEP * STEP + i % STEP / 2 + i % 2 * LANES;
+            a->y[(first + r) * width + i] = to_bf16(sums[r * width + place] * inverse[r]);
+        }
+    free(memory);
+    return 1;
+}
+
+PyDoc_STRVAR(attention_doc,
+             "attention(q, k, v, mask, y, batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch,\n"
+             "          v_head, scale, threads)\n\n"
+             "y = softmax(scale q k^T where mask) v, over addresses of bfloat16 and of a mask of bytes; strides of\n"
+             "batch and head in elements; width in multiples of 16.");
+
+static PyObject *attention(PyObject *self, PyObject *args) {
+    unsigned long long q, k, v, mask, y;
+    int done = 1;
+    Attention a;
+    if (!PyArg_ParseTuple(args, "KKKKKllllllllllfi", &q, &k, &v, &mask, &y, &a.batch, &a.heads, &a.kv_heads, &a.queries,
+                          &a.slots, &a.width, &a.k_batch, &a.k_head, &a.v_batch, &a.v_head, &a.scale, &a.threads))
+        return NULL;
+    a.q = (const uint16_t *)(uintptr_t)q;
+    a.k = (const uint16_t *)(uintptr_t)k;
+    a.v = (const uint16_t *)(uintptr_t)v;
+    a.mask = (const uint8_t *)(uintptr_t)mask;
+    a.y = (uint16_t *)(uintptr_t)y;
+    Py_BEGIN_ALLOW_THREADS
+    _Pragma("omp parallel for schedule(dynamic) num_threads(a.threads) reduction(&& : done)")
+    for (long i = 0; i < a.batch * a.kv_heads; i++) done = attend_group(&a, i / a.kv_heads, i % a.kv_heads) && done;
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(linear_doc,
              "linear(x, weight, scale, bias, y, rows, outputs, inputs, threads)\n\n"
              "y = x weight^T * scale + bias, over addresses: where there is a scale, it is float32 and the weight int8;\n"
@@ -191,6 +287,7 @@ static PyObject *linear(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"linear", linear, METH_VARARGS, linear_doc},
+    {"attention", attention, METH_VARARGS, attention_doc},
     {NULL, NULL, 0, NULL},
 };
 #else
@@ -199,7 +296,7 @@ static PyMethodDef methods[] = {{NULL, NULL, 0, NULL}};
 #endif
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_rows", "Products of matrices with a few rows.", 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_rows", "Products of matrices with a few rows, and attention.", 0, methods, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__rows(void) {

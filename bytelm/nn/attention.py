@@ -1,8 +1,8 @@
 """Grouped-query self-attention over positions (Ainslie et al. 2023, arXiv:2305.13245)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bytelm.nn.attend import attend
 from bytelm.nn.fused import FusedLinear
 from bytelm.nn.kv_cache import CacheView
 from bytelm.nn.linear import Linear
@@ -54,9 +54,7 @@ class Attention(nn.Module):
             k_BGTE, v_BGTE = k_BGTE.to(q_BHTE.dtype), v_BGTE.to(q_BHTE.dtype)
         if mask is not None and mask.is_floating_point():
             mask = mask.to(q_BHTE.dtype)
-        y_BHTE = F.scaled_dot_product_attention(
-            q_BHTE, k_BGTE, v_BGTE, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
-        )
+        y_BHTE = attend(q_BHTE, k_BGTE, v_BGTE, mask, self.scale)
         return self.output(y_BHTE.transpose(1, 2).flatten(2))
 
     def _by_head(self, x_BTD: Tensor) -> Tensor:

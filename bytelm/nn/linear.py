@@ -1,33 +1,11 @@
 """Linear layers. On the CPU, those in bfloat16 or int8 go through a native core where torch has no fast way."""
 
-import importlib
-from types import ModuleType
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Float, Float32, Int8
 from torch import Tensor, nn
 
-_STEP = 16
-_LEAST_OUTPUTS = 4
-
-
-def _load() -> ModuleType | None:
-    """The native core, where it was built. With AVX-512, torch has kernels of its own for bfloat16."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
-        return None
-    try:
-        return importlib.import_module("bytelm.nn._rows")
-    except ImportError:
-        return None
-
-
-_native = _load()
-
-
-def has_native_core() -> bool:
-    """Whether products in bfloat16 and int8 go through the native core here."""
-    return _native is not None
+from bytelm.nn import native
 
 
 def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] | None = None) -> Float[Tensor, "*B _"]:
@@ -40,7 +18,7 @@ def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] |
         weight: [outputs, inputs]; a plain tensor, or one that torchao has quantised.
         bias: one per output.
     """
-    found = None if torch.is_grad_enabled() else _matrix(x, weight)
+    found = _matrix(weight) if native.is_for_core(x, weight) else None
     return F.linear(x, weight, bias) if found is None else _rows_linear(x, *found, bias)
 
 
@@ -52,15 +30,13 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def _matrix(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
+def _matrix(weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
     """What the native core reads of a weight: itself, or codes and one scale per output; None where it cannot."""
-    if _native is None or x.dtype != torch.bfloat16 or weight.dtype != torch.bfloat16 or x.device.type != "cpu":
-        return None
     plain = type(weight) in (Tensor, nn.Parameter)
     matrix, scale = (weight, None) if plain else _codes(weight)
-    if matrix is None or matrix.shape[1] % _STEP or matrix.shape[0] < _LEAST_OUTPUTS or not matrix.is_contiguous():
+    if matrix is None or not matrix.is_contiguous():
         return None
-    return matrix, scale
+    return None if matrix.shape[1] % native.STEP or matrix.shape[0] < native.LEAST else (matrix, scale)
 
 
 def _codes(weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -89,10 +65,10 @@ def _rows_linear(
 
 @torch.library.impl("bytelm::rows_linear", "cpu")
 def _run(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    assert _native is not None
+    assert native.core is not None
     x, y = x.contiguous(), x.new_empty(*x.shape[:-1], len(weight))
     tensors = (x, weight, scale, bias, y)
-    _native.linear(
+    native.core.linear(
         *(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
         y.numel() // len(weight),
         *weight.shape,

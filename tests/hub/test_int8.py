@@ -11,7 +11,8 @@ from bytelm.benchmarks import weight_bytes
 from bytelm.errors import ConfigError
 from bytelm.hub.int8 import quantise_int8
 from bytelm.nn import linear as module
-from bytelm.nn.linear import has_native_core, linear
+from bytelm.nn import native
+from bytelm.nn.linear import linear
 from tests.support import gptj_toy
 
 
@@ -52,7 +53,7 @@ def test_products_are_those_of_the_rounded_weight(quantised):
     torch.testing.assert_close(found, F.linear(x, layer.weight, layer.bias), atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.skipif(not has_native_core(), reason="no native core here")
+@pytest.mark.skipif(native.core is None, reason="no native core here")
 def test_generating_reads_codes_through_the_native_core(quantised, monkeypatch):
     calls = []
     run = module._rows_linear

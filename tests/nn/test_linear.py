@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from bytelm.nn import linear as module
+from bytelm.nn import native
 from bytelm.nn.fused import FusedLinear
-from bytelm.nn.linear import Linear, has_native_core, linear
+from bytelm.nn.linear import Linear, linear
 
-native = pytest.mark.skipif(not has_native_core(), reason="no native core here")
+needs_core = pytest.mark.skipif(native.core is None, reason="no native core here")
 ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 13)
 SHAPES = ((4, 16), (5, 32), (7, 48), (16, 16), (17, 80), (33, 4112), (19, 8192))
 
@@ -44,7 +45,7 @@ def rounded(exact):
     return exact.abs() * 2**-8 + 1e-5 * exact.abs().max()
 
 
-@native
+@needs_core
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
 @torch.no_grad()
@@ -66,7 +67,7 @@ def test_products_are_rounded_once_and_rows_do_not_depend_on_each_other(kind, wi
     assert len(calls) == len(SHAPES) * (len(ROWS) + sum(ROWS))
 
 
-@native
+@needs_core
 @torch.no_grad()
 def test_one_input_reaches_one_output():
     """Every place of a matrix, on its own: what a wrong order of loads or a wrong edge would move."""
@@ -83,7 +84,7 @@ def test_one_input_reaches_one_output():
         weight[o, i] = 0.0
 
 
-@native
+@needs_core
 @torch.no_grad()
 def test_rounding_is_to_the_nearest_and_ties_to_even():
     x = torch.zeros(1, 16, dtype=torch.bfloat16)
@@ -98,7 +99,7 @@ def test_rounding_is_to_the_nearest_and_ties_to_even():
     assert found[5].isnan()
 
 
-@native
+@needs_core
 @torch.no_grad()
 def test_shapes_views_and_threads(calls):
     weight, x = bf16(40, 64), bf16(2, 3, 64)
@@ -140,7 +141,7 @@ def test_gradients_are_those_of_torch(calls):
     assert calls == []
 
 
-@native
+@needs_core
 @torch.no_grad()
 def test_fused_layers_use_it(calls):
     fused = FusedLinear(32, (8, 16), bias=True).to(torch.bfloat16)
@@ -148,7 +149,7 @@ def test_fused_layers_use_it(calls):
     assert (first.shape, second.shape, len(calls)) == ((2, 8), (2, 16), 1)
 
 
-@native
+@needs_core
 @pytest.mark.parametrize("codes", [False, True])
 def test_the_operation_is_one_that_torch_compile_knows(codes):
     weight = torch.randint(-9, 9, (8, 32), dtype=torch.int8) if codes else bf16(8, 32)
@@ -160,8 +161,7 @@ def test_the_operation_is_one_that_torch_compile_knows(codes):
 
 
 def test_without_the_core_all_is_torch(monkeypatch):
-    monkeypatch.setattr(module, "_native", None)
+    monkeypatch.setattr(native, "core", None)
     x, weight = bf16(3, 64), bf16(8, 64)
     with torch.no_grad():
         assert torch.equal(linear(x, weight), F.linear(x, weight))
-    assert not has_native_core()
