@@ -12,13 +12,14 @@ from jsonargparse import ArgumentParser
 from bytelm.config import Config
 from bytelm.errors import ConfigError
 from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
-from bytelm.training import OptimizerConfig
+from bytelm.training import LossConfig, OptimizerConfig
 
 _NODES: Mapping[tuple[str, ...], type[Config]] = {
     ("model", "config"): ModelConfig,
     ("model", "next_patch"): NextPatchConfig,
     ("model", "draft_heads"): DraftHeadsConfig,
     ("model", "optimizer"): OptimizerConfig,
+    ("model", "loss"): LossConfig,
 }
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(?P<key>[^\s=]+)|does not accept option '(?P<option>[^']+)'")
 _WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)')
