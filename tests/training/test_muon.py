@@ -6,6 +6,7 @@ import torch
 from support import KINDS, tiny_config, tiny_model
 
 from bytelm.errors import ConfigError
+from bytelm.heads import DraftHeads, LMHead
 from bytelm.model.config import NextPatchConfig
 from bytelm.nn.position import Places
 from bytelm.training import ByteLMModule, DecayGroup, OptimizerConfig
@@ -85,6 +86,14 @@ def test_hidden_matrices_alone_are_muons(kind):
     }
     every = [id(p) for g in optimizer.param_groups for p in g["params"]]
     assert sorted(every) == sorted(map(id, parameters.values()))
+
+
+def test_each_draft_head_is_a_matrix():
+    from bytelm.training.muon import hidden_matrices  # which a torch without Muon cannot import
+
+    heads = [LMHead(8, 11, 11) for _ in range(3)]
+    rows = hidden_matrices(draft_heads := DraftHeads(8, 3, heads))
+    assert [(p is draft_heads.residual.weight, r) for p, r in rows.items()] == [(True, (8, 8, 8))]
 
 
 @torch.no_grad()
