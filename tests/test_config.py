@@ -158,7 +158,9 @@ def test_the_largest_preset_has_the_scale_of_the_reference_model():
 
 
 def test_unknown_preset():
-    with pytest.raises(ConfigError, match=r"^preset: found 'huge', expected one of tiny, small, base, 1\.3b, 6\.5b$"):
+    with pytest.raises(
+        ConfigError, match=r"^preset: found 'huge', expected one of tiny, small, base, 1\.3b, 6\.5b, gptj-toy, gptj-6b$"
+    ):
         get_preset("huge")
 
 

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bytelm.nn.embedding import embedding
+from bytelm.nn.linear import Linear
 from bytelm.nn.ngram import NgramTables
 from bytelm.shapes import Hidden, Windows
 
@@ -15,8 +16,8 @@ class PrefixMLP(nn.Module):
 
     def __init__(self, width: int, prefix_width: int, inner: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width + prefix_width, inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
+        self.up = Linear(width + prefix_width, inner, bias=False)
+        self.down = Linear(inner, width, bias=False)
 
     def forward(self, h: Float[Tensor, "*B D"], prefix: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
         """The change, to be added to the state."""
@@ -57,7 +58,7 @@ class ChainedHeads(nn.Module):
         self.embedding = embedding(vocab_size, byte_width)
         self.prefix_mlps = nn.ModuleList(PrefixMLP(width, j * byte_width, inner) for j in range(1, num_heads))
         self.norm = norm
-        self.unembeddings = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
+        self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
 
     def forward(

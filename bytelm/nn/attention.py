@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from bytelm.nn.fused import FusedLinear
 from bytelm.nn.kv_cache import CacheView
+from bytelm.nn.linear import Linear
 from bytelm.nn.position import Places
 from bytelm.nn.rotary import rotate
 from bytelm.shapes import Hidden
@@ -38,7 +39,7 @@ class Attention(nn.Module):
         self.query_key_value = FusedLinear(
             width, ((num_heads + num_kv_heads) * head_width, num_kv_heads * head_width), bias=bias
         )
-        self.output = nn.Linear(num_heads * head_width, width, bias=output_bias)
+        self.output = Linear(num_heads * head_width, width, bias=output_bias)
 
     def forward(self, x_BTD: Hidden, places: Places, block: int, view: CacheView | None) -> Hidden:
         """Attend to what the places show: positions of ``x`` when ``view`` is None, else those of the cache rows."""
