@@ -223,6 +223,7 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
                 heads.inner,
                 _norm(config),
                 _tables(heads.tables, config.width),
+                heads.num_unembeddings(config.patch),
             )
 
 
