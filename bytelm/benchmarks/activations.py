@@ -55,7 +55,7 @@ def check_precision(name: str) -> Precision:
     """
     for precision in get_args(Precision):
         if name == precision:
-            return precision  # type: ignore[no-any-return]
+            return precision
     raise ConfigError(f"found {name!r}, expected one of {', '.join(get_args(Precision))}")
 
 

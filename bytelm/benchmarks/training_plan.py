@@ -71,7 +71,8 @@ class TrainingOperations:
             guesses of a next-patch module.
         learning: of forward and backward pass: what model FLOPs utilisation is of (Chowdhery et al. 2022,
             arXiv:2204.02311, appendix B).
-        recomputed: added to them by activation checkpointing: a second forward pass of the blocks.
+        recomputed: added to them by activation checkpointing: a second forward pass of the blocks, each without its
+            last product, whose output nothing of the backward pass asks for.
     """
 
     forward: float
@@ -83,10 +84,14 @@ def training_operations(model: ModelConfig, window: int) -> TrainingOperations:
     """Operations per symbol of windows of so many symbols."""
     law = model.laws[0]
     plain = operations_per_symbol(model, law, (window + model.patch) / 2)
-    ends = 2 * (merger_products(model) + head_products(model, law)) / model.patch
+    last = model.num_blocks * model.width * model.feedforward.inner
+    outside = 2 * (merger_products(model) + head_products(model, law) + last) / model.patch
     trained, frozen = (2 * products / model.patch for products in next_patch_products(model))
-    forward = plain + trained + frozen
-    return TrainingOperations(forward=forward, learning=3 * (plain + trained) + 2 * frozen, recomputed=plain - ends)
+    return TrainingOperations(
+        forward=plain + trained + frozen,
+        learning=3 * (plain + trained) + 2 * frozen,
+        recomputed=plain - outside,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

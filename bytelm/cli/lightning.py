@@ -122,6 +122,9 @@ class _Reader(_CLI):
     def _set_seed(self) -> None:
         """Draw nothing."""
 
+    def _add_instantiators(self) -> None:
+        """Nothing is made."""
+
     def before_instantiate_classes(self) -> None:
         """Print nothing."""
 

@@ -151,29 +151,21 @@ _PARTS = ("weights", "gathered", "gradients", "moments", "buckets", "casts", "ac
 def _describe(result: Mapping[str, Any]) -> str:
     """The plan for people: the run, then each way to lay it out."""
     epochs = "unknown: data.train is not there" if result["epochs"] is None else f"{result['epochs']:.3g}"
-    recomputed = result["recomputed_flops_per_char"]
+    step = f"{result['windows_per_step']:,} windows of {result['window']:,} = {result['bytes_per_step']:,} bytes"
+    at_once = f"{result['batch_size']} on each GPU, accumulate_grad_batches {result['accumulate_grad_batches']}"
+    recomputed = f"checkpointing adds {result['recomputed_flops_per_char']:.4g}"
+    gpu = f"{result['gpu']}, {result['gpu_memory_bytes'] / 1e9:g} GB, {result['gpu_flops'] / 1e12:g} TFLOP/s"
+    checkpointing = str(result["activation_checkpointing"]).lower()
     facts = (
         ("parameters", f"{result['parameters']:,} ({result['body_parameters']:,} in the body)"),
-        (
-            "a step",
-            f"{result['windows_per_step']:,} windows of {result['window']:,} = {result['bytes_per_step']:,} bytes",
-        ),
-        (
-            "of which",
-            f"{result['batch_size']} at a time on each GPU, accumulate_grad_batches {result['accumulate_grad_batches']}",
-        ),
+        ("a step", step),
+        ("at a time", at_once),
         ("the run", f"{result['steps']:,} steps, {result['bytes']:,} bytes, {result['characters']:.4g} characters"),
         ("characters per byte", f"{result['chars_per_byte']:.4f} ({result['chars_per_byte_of']})"),
         ("epochs", epochs),
-        ("operations per character", f"{result['flops_per_char']:.4g}; checkpointing adds {recomputed:.4g}"),
-        (
-            "GPUs",
-            f"{result['gpus']} {result['gpu']}, {result['gpu_memory_bytes'] / 1e9:g} GB, {result['gpu_flops'] / 1e12:g} TFLOP/s, MFU {result['mfu']:g}",
-        ),
-        (
-            "precision",
-            f"{result['precision']}; activation_checkpointing is {str(result['activation_checkpointing']).lower()}",
-        ),
+        ("operations per character", f"{result['flops_per_char']:.4g}; {recomputed}"),
+        ("GPUs", f"{result['gpus']} x {gpu}, MFU {result['mfu']:g}"),
+        ("configured", f"precision {result['precision']}, activation_checkpointing {checkpointing}"),
     )
     lines = format_table(("", ""), facts, "ll").splitlines()[1:]
     header = ("GB per GPU", "checkpointing", "fits", "total", "at", *_PARTS, "s/step", "hours")

@@ -10,7 +10,7 @@ from bytelm.benchmarks.training_plan import Workload
 from bytelm.cli.arguments import resolve_encoding
 from bytelm.corpus.default_text import default_texts
 from bytelm.corpus.manifest import MANIFEST_FILE, Manifest
-from bytelm.errors import ConfigError
+from bytelm.errors import ConfigError, EncodingError
 from bytelm.model.config import ModelConfig, NextPatchConfig
 from bytelm.training.initial import initial_config
 
@@ -34,9 +34,8 @@ def read_text(settings: Mapping[str, Any], chars_per_byte: float | None) -> Plan
     """What the corpus of ``data.train`` says, or ``chars_per_byte``, or the embedded default text in the encoding.
 
     Raises:
-        ConfigError: ``chars_per_byte`` is not above 0.
+        ConfigError: ``chars_per_byte`` is not above 0, or there is no such encoding.
         CorpusError: the corpus is there and damaged.
-        EncodingError: there is no such encoding.
     """
     folder = settings["data"]["train"]
     manifest = None
@@ -49,7 +48,11 @@ def read_text(settings: Mapping[str, Any], chars_per_byte: float | None) -> Plan
         return PlannedText(chars_per_byte, "--chars-per-byte", size)
     if manifest is not None:
         return PlannedText(manifest.characters / manifest.bytes, str(folder), size)
-    encoding, texts = resolve_encoding(settings["model"]["encoding"]), default_texts()
+    try:
+        encoding = resolve_encoding(settings["model"]["encoding"])
+    except EncodingError as error:
+        raise ConfigError(f"model.encoding: {str(error).removeprefix('encoding: ')}") from error
+    texts = default_texts()
     num_bytes = sum(len(encoding.encode(text)) for text in texts)
     return PlannedText(
         sum(map(len, texts)) / num_bytes, f"the embedded Japanese text in {encoding.name}: an assumption", size
@@ -110,8 +113,10 @@ def _devices(trainer: Mapping[str, Any]) -> int | None:
 
 def _bucket_views(strategy: object) -> bool:
     """Whether DDP is set to keep the gradients in its buckets and nowhere else."""
-    options = strategy.get("init_args") if isinstance(strategy, Mapping) else None
-    return bool(options and options.get("dict_kwargs", options).get("gradient_as_bucket_view"))
+    if not isinstance(strategy, Mapping):
+        return False
+    options = {**(strategy.get("init_args") or {}), **(strategy.get("dict_kwargs") or {})}
+    return bool(options.get("gradient_as_bucket_view"))
 
 
 def _model(settings: Mapping[str, Any]) -> ModelConfig:
