@@ -49,8 +49,8 @@ CONFIGS = {
     "parallel": GPTJ,
     "alibi": replace(TINY, position=AlibiConfig()),
 }
-# Found: 1.000 but for these, at most 1.016, 1.012, 1.083. Guesses of a state may share a storage, counted twice; a layer
-# norm under autocast is float32 on a GPU, as planned, and bfloat16 on the CPU.
+# Found: 1.000 but for these, at most 1.016, 1.012, 1.083. Guesses of a state may share a storage, which counts twice; a
+# layer norm under autocast is float32 on a GPU, as planned, and bfloat16 on the CPU.
 WIDER = {"next patch": 0.02, "next patch and tables": 0.02, "parallel": 0.10}
 
 
