@@ -40,7 +40,7 @@ def operations_per_symbol(config: ModelConfig, law: Law, symbols_before: float) 
     scores = 2 * attention.num_heads * attention.head_width * slots
     layers = 3 if config.feedforward.kind == "swiglu" else 2
     body = config.num_blocks * (projections + scores + layers * width * config.feedforward.inner)
-    return 2 * (_merger(config) + body + _heads(config, law)) * positions_per_symbol(config, law)
+    return 2 * (merger_products(config) + body + head_products(config, law)) * positions_per_symbol(config, law)
 
 
 def cache_bytes(config: ModelConfig, law: Law, symbols: float, itemsize: int) -> float:
@@ -60,7 +60,7 @@ def model_bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in {*model.parameters(), *model.buffers()})
 
 
-def _merger(config: ModelConfig) -> int:
+def merger_products(config: ModelConfig) -> int:
     """Multiplications from the symbols of a window to one position."""
     match config.merger:
         case MergerConfig(byte_width=byte_width):
@@ -69,7 +69,7 @@ def _merger(config: ModelConfig) -> int:
             return 0
 
 
-def _heads(config: ModelConfig, law: Law) -> int:
+def head_products(config: ModelConfig, law: Law) -> int:
     """Multiplications of the heads that a law asks at one position."""
     one = config.width * config.vocab_size
     match config.heads:

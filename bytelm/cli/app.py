@@ -15,6 +15,7 @@ from bytelm.cli.console import write_error, write_line
 from bytelm.cli.corpus import corpus
 from bytelm.cli.encoding import encoding
 from bytelm.cli.generate import generate
+from bytelm.cli.plan import PLAN, plan
 from bytelm.cli.score import score
 from bytelm.cli.training import PASS_THROUGH, demo, fit, test, validate
 from bytelm.errors import BytelmError
@@ -32,6 +33,7 @@ app.add_typer(corpus)
 app.command(**PASS_THROUGH)(fit)
 app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)
+app.command(**PLAN)(plan)
 app.command()(generate)
 app.command()(score)
 app.command()(compare)

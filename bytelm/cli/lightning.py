@@ -116,6 +116,39 @@ class _CLI(LightningCLI):
                 self.datamodule.check(split, self.model)
 
 
+class _Reader(_CLI):
+    """The command line that is read and not obeyed."""
+
+    def _set_seed(self) -> None:
+        """Draw nothing."""
+
+    def _add_instantiators(self) -> None:
+        """Nothing is made."""
+
+    def before_instantiate_classes(self) -> None:
+        """Print nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Make nothing, so that no model is built."""
+
+    def after_instantiate_classes(self) -> None:
+        """Open no corpus."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Train nothing."""
+
+
+def read_settings(args: Sequence[str]) -> dict[str, Any]:
+    """What ``fit`` would be given by ``args`` (``--config …`` and other options), defaults included, as plain values.
+
+    Raises:
+        ConfigError: an argument or a line of a configuration file is wrong.
+    """
+    with contextlib.ExitStack() as output, _errors_of_lightning():
+        settings: dict[str, Any] = _Reader(["fit", *args], output).config.fit.as_dict()
+    return settings
+
+
 def run(args: Sequence[str]) -> dict[str, Any] | None:
     """Run ``args`` (``fit --config …``) to the end; what Lightning prints goes to standard error.
 

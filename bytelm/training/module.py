@@ -13,6 +13,7 @@ from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import cross_entropy
 from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.training.activation_checkpointing import checkpoint_activations
 from bytelm.training.initial import initial_model
 from bytelm.training.loss import LossConfig, TrainingLoss
 from bytelm.training.optimizer import OptimizerConfig
@@ -31,6 +32,7 @@ class ByteLMModule(L.LightningModule):
         init_from: checkpoint folder to take model and weights from.
         next_patch: the module to add, if the model has none.
         train_only: the part to train; the others keep their weights. All by default.
+        activation_checkpointing: keep the inputs of blocks alone for the backward pass, which runs the blocks again.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ByteLMModule(L.LightningModule):
         next_patch: NextPatchConfig | None = None,
         train_only: Literal["next_patch"] | None = None,
         loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         chosen = get_encoding(encoding)
@@ -60,6 +63,8 @@ class ByteLMModule(L.LightningModule):
                 )
             self.model.requires_grad_(False)
             self.model.next_patch.requires_grad_(True)
+        if activation_checkpointing:
+            checkpoint_activations(self.model)
         self.head_bits = HeadBits(self.config.patch)
         self.head_accuracy = HeadAccuracy(self.config.patch)
         self.bits_per_char: dict[str, BitsPerCharacter] = {}

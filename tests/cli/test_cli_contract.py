@@ -31,6 +31,9 @@ COMMANDS = {
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
+    "bytelm plan": {  # and those of bytelm fit
+        *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
+    },
     "bytelm generate": {
         *{"MODEL", "PROMPTS", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
@@ -85,7 +88,19 @@ def test_every_command_explains_itself(run):
 def test_help_of_the_program_lists_the_commands(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "compare", "bench"):
+    for name in (
+        "demo",
+        "encoding",
+        "corpus",
+        "fit",
+        "validate",
+        "test",
+        "plan",
+        "generate",
+        "score",
+        "compare",
+        "bench",
+    ):
         assert f"  {name} " in out
 
 
