@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
+from bytelm.training.loader import EpochLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -117,7 +118,7 @@ class CorpusData(L.LightningDataModule):
         size = self.windows_per_epoch or max(1, corpus.num_bytes // self.window)
         epoch = self.trainer.current_epoch if self.trainer else 0
         windows = RandomWindows(corpus, self.length, seed=self.seed, epoch=epoch, size=size)
-        return window_loader(_Windows(windows), self.batch_size, self.num_workers)
+        return EpochLoader(_Windows(windows), self.batch_size, self.num_workers, epoch, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Consecutive windows of ``valid``."""

@@ -15,6 +15,7 @@ from bytelm.corpus.readers import find_sources
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
 from bytelm.training.data import check_numbers, spread, window_loader
+from bytelm.training.loader import EpochLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -130,7 +131,8 @@ class TextData(L.LightningDataModule):
         size = self.windows_per_epoch or len(tokens) // self.window
         epoch = self.trainer.current_epoch if self.trainer else 0
         begins = np.random.default_rng([self.seed, epoch]).integers(0, len(tokens) - self.window, size, endpoint=True)
-        return window_loader(_Windows(tokens, begins, self.window), self.batch_size, self.num_workers)
+        windows = _Windows(tokens, begins, self.window)
+        return EpochLoader(windows, self.batch_size, self.num_workers, epoch, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Consecutive windows of ``valid``."""
