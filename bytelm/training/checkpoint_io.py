@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written aside, with a SHA-256 beside them that is compared when they are read."""
+"""Checkpoints that are whole or not there: written aside, with a SHA-256 that is compared when they are read."""
 
 import contextlib
 import hashlib
@@ -49,7 +49,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class _HashedFile:
-    """What ``torch.save`` writes to: it hashes on the way, and keeps the error that torch replaces by one of its own."""
+    """What ``torch.save`` writes to: it hashes on the way, and keeps the error that torch puts one of its own for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
@@ -75,9 +75,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     Lightning does.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -95,7 +93,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
 
     def load_checkpoint(
-        self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint, and refuse it where its digest is another.
 
@@ -107,7 +105,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         loaded: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
         return loaded
 
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint and its digest."""
         super().remove_checkpoint(path)
         if _is_local_file_protocol(str(path)):

@@ -1,5 +1,6 @@
 """Corpora as batches of byte windows."""
 
+import hashlib
 from pathlib import Path
 
 import lightning as L
@@ -111,6 +112,12 @@ class CorpusData(L.LightningDataModule):
             name = getattr(self.trainer.lightning_module, "encoding_name", None) if self.trainer else None
             self._corpora[split] = Corpus.open(folder, None if name is None else get_encoding(name))
         return self._corpora[split]
+
+    def digest(self, split: str) -> str:
+        """SHA-256 of the digests of a corpus: of its shards, in their order, and of its encoding."""
+        manifest = self.corpus(split).manifest
+        parts = [manifest.encoding_digest, *(shard.sha256 for shard in manifest.shards)]
+        return hashlib.sha256(" ".join(parts).encode("ascii")).hexdigest()
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""

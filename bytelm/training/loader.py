@@ -64,7 +64,8 @@ class EpochLoader(DataLoader[Tensor]):
     def state_dict(self) -> dict[str, Any]:
         """The epoch, and its batches that went through the model; batches that workers hold ready do not count."""
         assert self.trainer is not None
-        return {"epoch": self.epoch, "batches": self.trainer.fit_loop.epoch_loop.batch_progress.current.processed}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.epoch, "batches": done.processed}  # type: ignore[attr-defined]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Leave out the batches that the state counts, if it is one of this epoch."""

@@ -65,7 +65,7 @@ class SaveRun(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the folder; put away checkpoints of another run that are in it."""
         assert self.folder is not None
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             if not trainer.ckpt_path and checkpoints(self.folder):
                 number = next(n for n in range(1, 1 << 30) if not self.folder.with_name(f"checkpoints.{n}").exists())
                 self.folder.rename(self.folder.with_name(f"checkpoints.{number}"))
@@ -92,7 +92,8 @@ class SaveRun(Checkpoint):
         if self._loaded is not None:
             self._restore(trainer, self._loaded)
             self._loaded = None
-        if trainer.fit_loop.epoch_loop.batch_progress.current.processed % trainer.accumulate_grad_batches:
+        done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        if done.processed % trainer.accumulate_grad_batches:
             return
         stop = trainer.strategy.reduce_boolean_decision(self._terminated or trainer.received_sigterm, all=False)
         if stop or self._is_due(trainer):
@@ -113,7 +114,7 @@ class SaveRun(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         self._validated, self._saved_at = False, time.monotonic()
         step = trainer.global_step
-        if step == self._saved_step or trainer.fast_dev_run:
+        if step == self._saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert self.folder is not None
         if trainer.is_global_zero and not self.folder.is_dir():

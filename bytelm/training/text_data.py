@@ -1,5 +1,6 @@
 """Text as batches of windows of tokens."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,10 @@ class TextData(L.LightningDataModule):
             assert self.trainer is not None
             self.check(split, self.trainer.lightning_module)
         return self._tokens[split]
+
+    def digest(self, split: str) -> str:
+        """SHA-256 of the tokens of a split, as int32 in the order of their bytes on this machine."""
+        return hashlib.sha256(self.tokens(split).tobytes()).hexdigest()
 
     def _read(self, sources: Sequence[Path], tokenizer: BPETokenizer) -> NDArray[np.int32]:
         rows, left = [np.empty(0, np.int32)], self.max_tokens

@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -118,9 +119,9 @@ def test_a_full_disk_is_named_whatever_torch_makes_of_it(room, tmp_path, monkeyp
 def test_a_file_is_replaced_when_it_is_complete(tmp_path):
     path = tmp_path / "x"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), replacing(path) as file:
+    with contextlib.suppress(RuntimeError), replacing(path) as file:
         file.write(b"ne")
-        raise RuntimeError("stop")
+        raise RuntimeError
     assert path.read_text() == "old"
     with replacing(path) as file:
         file.write(b"new")

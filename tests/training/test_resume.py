@@ -14,11 +14,10 @@ import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from support import tiny_config
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, TensorDataset
 
 from bytelm.errors import CheckpointError, ConfigError
-from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig
-from bytelm.training import checkpoint_io
+from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig, checkpoint_io
 from bytelm.training.checkpoint_io import checkpoint_step, checkpoints, last_good_checkpoint
 from bytelm.training.loader import EpochLoader, EpochPositions
 from bytelm.training.save_run import SaveRun, _random_state, _set_random_state
@@ -228,9 +227,10 @@ def test_python_and_numpy_draw_on():
 def test_positions_are_those_of_torch(processes, used):
     for length in (7, 9, 12):
         for rank in range(processes):
-            positions = EpochPositions(range(length), processes, rank)
+            dataset = TensorDataset(torch.zeros(length))
+            positions = EpochPositions(dataset, processes, rank)
             positions.used = used
-            reference = list(DistributedSampler(range(length), processes, rank, shuffle=False))
+            reference = list(DistributedSampler(dataset, processes, rank, shuffle=False))
             assert (list(positions), len(positions)) == (reference[used:], len(reference))
 
 
