@@ -34,6 +34,13 @@ class RecordRun(L.Callback):
     A run that goes on must find the corpora of its first start.
     """
 
+    def __init__(self) -> None:
+        self.step = 0
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note the step at which the run goes on."""
+        self.step = checkpoint["global_step"]
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file, or add a start to it.
 
@@ -49,7 +56,7 @@ class RecordRun(L.Callback):
         starts = []
         if trainer.ckpt_path and path.is_file():
             starts = _earlier_starts(path, corpora)
-        record = {"corpora": corpora, "starts": [*starts, _start(trainer)]}
+        record = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())
@@ -69,11 +76,11 @@ def _earlier_starts(path: Path, corpora: dict[str, str]) -> list[Any]:
     return starts
 
 
-def _start(trainer: L.Trainer) -> dict[str, Any]:
+def _start(step: int, processes: int) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "step": trainer.global_step,
-        "processes": trainer.world_size,
+        "step": step,
+        "processes": processes,
         "bytelm": package_version(),
         "commit": _commit(Path(__file__).parent),
         "python": platform.python_version(),
