@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from bytelm.errors import CheckpointError
 
 _HASH_BLOCK_BYTES = 1 << 22
+_LAST_SHARD_FILE = "meta.pt"
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -131,9 +133,16 @@ def _digest_path(path: Path) -> Path:
 def verify(path: Path) -> None:
     """Compare a checkpoint with the digest beside it.
 
+    A folder of shards, which a sharding strategy writes, has no digest; it is complete when Lightning's ``meta.pt``,
+    which is written last, is there.
+
     Raises:
         CheckpointError: the file or its digest is missing, or the file is not the one that was written.
     """
+    if path.is_dir():
+        if not (path / _LAST_SHARD_FILE).is_file():
+            raise CheckpointError(f"{path}: torn: found no {_LAST_SHARD_FILE}, expected a complete folder of shards")
+        return
     digest_path = _digest_path(path)
     try:
         expected = digest_path.read_text(encoding="ascii", errors="replace").split(" ")[0]
@@ -159,6 +168,15 @@ def checkpoint_step(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, file or folder, and its digest."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    _digest_path(path).unlink(missing_ok=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:

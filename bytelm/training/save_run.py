@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.training.callbacks import run_folder
-from bytelm.training.checkpoint_io import SafeCheckpointIO, checkpoint_path, checkpoint_step, checkpoints
+from bytelm.training.checkpoint_io import SafeCheckpointIO, checkpoint_path, checkpoint_step, checkpoints, remove
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,13 @@ class SaveRun(Checkpoint):
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
         self.folder: Path | None = None
         self._terminated = self._validated = self._saving = False
+        self._trainer: L.Trainer
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step, self._saved_at = -1, 0.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the folder, and write safely in it."""
+        self._trainer = trainer
         self.folder = run_folder(trainer) / "checkpoints"
         try:
             plain = type(trainer.strategy.checkpoint_io) is TorchCheckpointIO
@@ -65,6 +67,7 @@ class SaveRun(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the folder; put away checkpoints of another run that are in it."""
         assert self.folder is not None
+        self._restore_metrics(trainer)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             if not trainer.ckpt_path and checkpoints(self.folder):
                 number = next(n for n in range(1, 1 << 30) if not self.folder.with_name(f"checkpoints.{n}").exists())
@@ -74,6 +77,7 @@ class SaveRun(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take SIGTERM over from Lightning, which would leave between the parts of an accumulated gradient."""
+        self._restore_metrics(trainer)
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminate)  # Lightning puts back the former one
@@ -128,17 +132,20 @@ class SaveRun(Checkpoint):
             self._saving = False
         self._saved_step = step
         if trainer.is_global_zero:
-            self._remove_old(trainer)
+            self._remove_old()
 
-    def _remove_old(self, trainer: L.Trainer) -> None:
+    def _remove_old(self) -> None:
         assert self.folder is not None
         kept = [path for path in checkpoints(self.folder) if checkpoint_step(path) <= self._saved_step]
         for path in kept[self.keep :]:
-            trainer.strategy.remove_checkpoint(path)
+            remove(path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Random state; empty in a checkpoint that somebody else asked for at another moment."""
-        return {"random": _random_state()} if self._saving else {}
+        """Random state and last metrics; nothing in a checkpoint that somebody else asks for at another moment."""
+        if not self._saving:
+            return {}
+        metrics = {name: value.detach().cpu() for name, value in self._trainer.callback_metrics.items()}
+        return {"random": _random_state(), "metrics": metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the first step."""
@@ -152,6 +159,11 @@ class SaveRun(Checkpoint):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember what need not be saved again."""
         self._saved_step = checkpoint["global_step"]
+
+    def _restore_metrics(self, trainer: L.Trainer) -> None:
+        """The metrics that are known from before: Lightning clears them, and a strategy may load after that."""
+        if self._loaded is not None:
+            trainer.callback_metrics.update(self._loaded["metrics"])
 
     def _restore(self, trainer: L.Trainer, state: Mapping[str, Any]) -> None:
         """The state that making loaders, and going around the loop without a step, have changed since it was loaded."""

@@ -70,6 +70,7 @@ def fork(args, log):
     if process:
         return process
     status = 99
+    os.setpgid(0, 0)
     try:
         with (
             open(log, "a", encoding="utf-8") as file,
@@ -126,10 +127,10 @@ def test_terminated_and_damaged(start, tmp_path, run):
     whole, args = start("whole", max_steps=16)
     assert wait(fork(args, tmp_path / "log")) == 0
     folder, args = start("stopped", max_steps=16)
-    process = fork(args, tmp_path / "first")
+    process = fork([*args, "--data.num_workers", "1"], tmp_path / "first")
     while not (folder / "checkpoints" / "step-00000003.ckpt").exists():
         time.sleep(0.005)
-    os.kill(process, signal.SIGTERM)
+    os.killpg(process, signal.SIGTERM)  # the worker gets it, too
     assert wait(process) == TERMINATED == 75
     said = (tmp_path / "first").read_text(encoding="utf-8").splitlines()
     assert said[-1] == "bytelm: terminated; the run goes on with bytelm fit --resume RUN"
@@ -138,6 +139,9 @@ def test_terminated_and_damaged(start, tmp_path, run):
     outcome = run("fit", "--resume", folder, "--json")
     assert outcome.json["step"] == 16
     assert outcome.json["run"] == str(folder)
+    expected = run("fit", "--resume", whole, "--json").json
+    assert outcome.json["metrics"] == expected["metrics"]  # of the last validation, which may be before the checkpoint
+    assert "val/bits_per_char" in expected["metrics"]
     (line,) = (line for line in outcome.err.splitlines() if line.startswith("bytelm: warning: "))
     assert f"{latest.name}: torn or altered: found SHA-256" in line
     assert line.endswith(f"; {before.name} before it is used")

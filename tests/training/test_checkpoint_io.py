@@ -15,6 +15,7 @@ from bytelm.training.checkpoint_io import (
     checkpoint_path,
     checkpoint_step,
     last_good_checkpoint,
+    remove,
     replacing,
 )
 
@@ -85,6 +86,22 @@ def test_no_good_checkpoint(tmp_path):
         alter(checkpoint_path(tmp_path, step))
     with pytest.raises(CheckpointError, match=r"good checkpoint \(of 2 .*step-00000002\.ckpt: torn or altered"):
         last_good_checkpoint(tmp_path, pytest.fail)
+
+
+def test_folders_of_shards(tmp_path):
+    for step in (1, 2):
+        folder = checkpoint_path(tmp_path, step)
+        folder.mkdir()
+        (folder / "meta.pt").touch()
+    assert checkpoint_step(last_good_checkpoint(tmp_path, pytest.fail)) == 2
+    (folder / "meta.pt").unlink()
+    lines = []
+    assert checkpoint_step(last_good_checkpoint(tmp_path, lines.append)) == 1
+    assert "step-00000002.ckpt: torn: found no meta.pt" in lines[0]
+    remove(checkpoint_path(tmp_path, 1))
+    write(tmp_path, 3)
+    remove(checkpoint_path(tmp_path, 3))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002.ckpt"]
 
 
 class Full:
