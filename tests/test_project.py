@@ -8,12 +8,14 @@ import pytest
 import yaml
 
 from bytelm.encoding import get_encoding
-from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
 from bytelm.training import OptimizerConfig
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
 CONFIGS = sorted((ROOT / "experiments" / "configs").glob("*.yaml"))
+ADDED = {"next_patch": NextPatchConfig, "draft_heads": DraftHeadsConfig}
+"""What may be added to a model that is there."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -45,10 +47,12 @@ def test_every_training_config_describes_a_model(path):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     trained = yaml.safe_load((path.parent / "ja_small.yaml").read_text(encoding="utf-8"))["model"]["config"]
     config = ModelConfig.from_dict(settings["model"].get("config", trained), "model.config")
-    assert ("config" in settings["model"]) != ("init_from" in settings["model"])
-    NextPatchConfig.from_dict(settings["model"].get("next_patch", {}), "model.next_patch")
+    assert len({"config", "init_from", "frozen"} & settings["model"].keys()) == 1
+    for name, kind in ADDED.items():
+        kind.from_dict(settings["model"].get(name, {}), f"model.{name}")
     OptimizerConfig.from_dict(settings["model"]["optimizer"], "model.optimizer")
-    get_encoding(settings["model"]["encoding"])
+    assert ("frozen" in settings["model"]) != ("encoding" in settings["model"])
+    get_encoding(settings["model"].get("encoding", "utf8"))
     assert settings["data"]["window"] <= config.context
 
 

@@ -1,4 +1,4 @@
-"""Speed, as ratios measured in one run against a named rival on the same work."""
+"""Speed, as ratios measured in one run against a named rival on the same work; and what models cost by their size."""
 
 from bytelm.benchmarks.bandwidth import Bandwidth as Bandwidth
 from bytelm.benchmarks.bandwidth import measure_bandwidth as measure_bandwidth
@@ -21,7 +21,12 @@ from bytelm.benchmarks.encoding import measure_memory as measure_memory
 from bytelm.benchmarks.encoding import repeat_text as repeat_text
 from bytelm.benchmarks.forwards import ForwardCost as ForwardCost
 from bytelm.benchmarks.forwards import measure_forwards as measure_forwards
+from bytelm.benchmarks.generation_speed import GenerationSpeed as GenerationSpeed
+from bytelm.benchmarks.generation_speed import measure_generation as measure_generation
 from bytelm.benchmarks.linear_layers import LinearCost as LinearCost
 from bytelm.benchmarks.linear_layers import StepCost as StepCost
 from bytelm.benchmarks.linear_layers import measure_linear as measure_linear
+from bytelm.benchmarks.operations import cache_bytes as cache_bytes
+from bytelm.benchmarks.operations import model_bytes as model_bytes
+from bytelm.benchmarks.operations import operations_per_symbol as operations_per_symbol
 from bytelm.benchmarks.rival_models import describe_rival as describe_rival

@@ -69,6 +69,8 @@ def weight_bytes(model: ByteLM, law: Law, draft: str = "none", *, with_heads: bo
         first_head = config.width * config.vocab_size * next(model.parameters()).element_size()
     if law != "next" and draft == "heads" and model.next_patch is not None:
         parts.append(model.next_patch)
+    if draft == "heads" and model.draft_heads is not None:
+        parts.append(model.draft_heads)
     return first_head + sum(_all_matrix_bytes(part) for part in parts)
 
 

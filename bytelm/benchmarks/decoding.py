@@ -101,17 +101,32 @@ def decoding_ways(lm: LanguageModel, laws: Sequence[str] | None = None, drafts: 
     Args:
         lm: the model.
         laws: some of its laws; all for None.
-        drafts: some of :data:`DRAFTS`; ``heads`` is left out under a law that has none to draft with.
+        drafts: see :func:`law_drafts`.
     Raises:
         LawError: the model does not define a law.
+        DecodingError: an unknown drafter.
+    """
+    chosen = sorted(laws or lm.laws, key=lambda law: law != "next")
+    ways = [way for law in chosen for way in law_drafts(lm, law, drafts)]
+    return list(dict.fromkeys([PLAIN, *ways]))
+
+
+def law_drafts(lm: LanguageModel, law: str, drafts: Sequence[str] = DRAFTS) -> list[Way]:
+    """One law with every drafter that it has, in the order of ``drafts``.
+
+    Args:
+        lm: the model.
+        law: of the model.
+        drafts: some of :data:`DRAFTS`; ``heads`` is left out under a law that has none to draft with.
+    Raises:
+        LawError: the model does not define the law.
         DecodingError: an unknown drafter.
     """
     for draft in drafts:
         if draft not in DRAFTS:
             raise DecodingError(f"draft: found {draft!r}, expected some of {', '.join(DRAFTS)}")
-    chosen = sorted((check_law(lm.config, law) for law in laws or lm.laws), key=lambda law: law != "next")
-    ways = [Way(law, draft) for law in chosen for draft in drafts if draft != "heads" or lm.make_target(law).max_guess]
-    return list(dict.fromkeys([PLAIN, *ways]))
+    chosen = check_law(lm.config, law)
+    return [Way(chosen, draft) for draft in drafts if draft != "heads" or lm.make_target(chosen).max_guess]
 
 
 def measure_decoding(

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from bytelm.cli.bench import bench
+from bytelm.cli.compare import compare
 from bytelm.cli.console import write_error, write_line
 from bytelm.cli.corpus import corpus
 from bytelm.cli.encoding import encoding
 from bytelm.cli.generate import generate
+from bytelm.cli.plan import PLAN, plan
 from bytelm.cli.score import score
 from bytelm.cli.training import PASS_THROUGH, demo, fit, test, validate
 from bytelm.errors import BytelmError
@@ -31,8 +33,10 @@ app.add_typer(corpus)
 app.command(**PASS_THROUGH)(fit)
 app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)
+app.command(**PLAN)(plan)
 app.command()(generate)
 app.command()(score)
+app.command()(compare)
 app.add_typer(bench)
 
 # Some versions of typer bring a click of their own: this is the UsageError of the one in use.
@@ -62,7 +66,7 @@ def bytelm(
 
     With --json, the last line of standard output is one JSON object; progress and logs go to standard error. The exit
     status is 0 when the work was done, 2 for bad input (with one line that says what is wrong), 1 for an internal
-    error, 130 after Ctrl-C.
+    error, 130 after Ctrl-C, and 75 when fit has saved its state after SIGTERM.
     """
 
 

@@ -39,6 +39,9 @@ Dtype = Annotated[
     str | None,
     typer.Option("--dtype", metavar="NAME", help=f"Of the weights: {', '.join(DTYPES)}. Default: as in the file."),
 ]
+FourBit = Annotated[
+    str, typer.Option("--four-bit", metavar="NAME", help="Weights in four bits: dequantise, keep, or kernels.")
+]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the hub.")
 ]
@@ -115,7 +118,15 @@ def find_dtype(name: str | None) -> "torch.dtype | None":
     return None if name is None else getattr(torch, name)
 
 
-def load_model(source: Path, device: str, *, dtype: str | None = None, revision: str | None = None) -> "LanguageModel":
+def load_model(
+    source: Path,
+    device: str,
+    *,
+    dtype: str | None = None,
+    four_bit: str = "dequantise",
+    draft_heads: Path | None = None,
+    revision: str | None = None,
+) -> "LanguageModel":
     """The model of a checkpoint, on a device.
 
     Raises:
@@ -124,4 +135,11 @@ def load_model(source: Path, device: str, *, dtype: str | None = None, revision:
     """
     from bytelm.hub import load
 
-    return load(source, find_device(device), dtype=find_dtype(dtype), revision=revision)
+    return load(
+        source,
+        find_device(device),
+        dtype=find_dtype(dtype),
+        four_bit=four_bit,
+        draft_heads=draft_heads,
+        revision=revision,
+    )

@@ -23,20 +23,20 @@ def write_result(result: Mapping[str, Any], text: str, as_json: bool) -> None:
     """The result of a command: one line of JSON, or text for people."""
     if as_json:
         ascii_only = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
-        write_line(json.dumps(_finite(result), ensure_ascii=ascii_only, allow_nan=False))
+        write_line(json.dumps(finite(result), ensure_ascii=ascii_only, allow_nan=False))
     elif text:
         write_line(text)
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: they become null."""
+def finite(value: Any) -> Any:
+    """The value with null in the place of NaN and infinity, which JSON does not know."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case Mapping():
-            return {key: _finite(item) for key, item in value.items()}
+            return {key: finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [finite(item) for item in value]
         case _:
             return value
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bytelm.cli.arguments import Attention, Device, Dtype, Json, Model, Revision, check_text, load_model
+from bytelm.cli.arguments import Attention, Device, Dtype, FourBit, Json, Model, Revision, check_text, load_model
 from bytelm.cli.console import write_error, write_line, write_result
 from bytelm.cli.prompts import Prompt, read_prompts
 from bytelm.cli.trace import write_trace
@@ -22,6 +22,7 @@ _OF_THE_COMMAND = (
     "model",
     "revision",
     "dtype",
+    "four_bit",
     "device",
     "prompts",
     "prompts_file",
@@ -48,8 +49,16 @@ _Law = Annotated[
 _Draft = Annotated[
     str,
     typer.Option(
-        "--draft", metavar="NAME", help="auto, none, heads, lookup, or the folder of a small model: speed, not text."
+        "--draft",
+        metavar="NAME",
+        help="auto, none, heads, lookup, or a small model or draft heads in a folder: speed, not text.",
     ),
+]
+_Verify = Annotated[
+    str, typer.Option("--verify", metavar="NAME", help="exact; for study rejection, or typical, which is lossy.")
+]
+_Pattern = Annotated[
+    str | None, typer.Option("--pattern", metavar="REGEX", help="What each whole continuation must match.")
 ]
 _Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
@@ -71,9 +80,7 @@ def generate(
     model: Model,
     prompts: _Prompts = None,
     prompts_file: _PromptsFile = None,
-    max_new_tokens: Annotated[
-        int, _whole("--max-new-tokens", "The most symbols (bytes of the encoding, or tokens) each.")
-    ] = 160,
+    max_new_tokens: Annotated[int, _whole("--max-new-tokens", "The most symbols (bytes or tokens) each.")] = 160,
     min_new_tokens: Annotated[int, _whole("--min-new-tokens", "Symbols before which a text cannot end.")] = 0,
     max_new_chars: Annotated[int | None, _whole("--max-new-chars", "The most characters each.")] = None,
     max_time: Annotated[float | None, _number("--max-time", "Seconds after which texts end as they are.")] = None,
@@ -81,9 +88,7 @@ def generate(
     attention: Attention = None,
     draft: _Draft = "auto",
     num_draft_tokens: Annotated[int | None, _whole("--num-draft-tokens", "The most symbols to draft.")] = None,
-    verify: Annotated[
-        str, typer.Option("--verify", metavar="NAME", help="exact; for study rejection, or typical, which is lossy.")
-    ] = "exact",
+    verify: _Verify = "exact",
     seed: Annotated[int, _whole("--seed", "Of the sampling noise.")] = 0,
     num_return_sequences: Annotated[int, _whole("--num-return-sequences", "Continuations of each prompt.")] = 1,
     do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")] = False,
@@ -95,15 +100,14 @@ def generate(
     repetition_penalty: Annotated[float, _number("--repetition-penalty", "Above 1: what stood before, less.")] = 1.0,
     no_repeat_ngram_size: Annotated[int, _whole("--no-repeat-ngram-size", "No run of N symbols twice.")] = 0,
     valid_text: Annotated[bool, typer.Option("--valid-text", help="Mask all that is no text of the encoding.")] = False,
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", metavar="REGEX", help="What each whole continuation must match.")
-    ] = None,
+    pattern: _Pattern = None,
     stop: _Stop = None,
     allow_controls: _AllowControls = False,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Colour the text by where each symbol came from.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
     dtype: Dtype = None,
+    four_bit: FourBit = "dequantise",
     revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
@@ -119,16 +123,28 @@ def generate(
     given = read_prompts(prompts or [], prompts_file)
     if stream and len(given) * num_return_sequences > 1:
         raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
-    lm = load_model(model, device, dtype=dtype, revision=revision)
+    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision)
     controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
     _check_texts(lm, given, stop or [], controls)
-    if draft not in _DRAFTS:
-        options["draft"] = load_model(Path(draft), device, dtype=dtype)
+    options["draft"] = _open_draft(draft, lm, device, dtype)
     output = _decode(lm, given, stream, allowed_controls=controls, **options)
     if not stream and not json:
         _write_texts(given, output, num_return_sequences, trace)
     write_error(_describe(output))
     write_result(_summary(model, lm, given, seed, output), "", json)
+
+
+def _open_draft(draft: str, lm: "LanguageModel", device: str, dtype: str | None) -> "str | LanguageModel":
+    """A drafter by its name, or what its folder holds: heads, which the model gets, or a small model."""
+    from bytelm.hub.draft_heads import is_draft_heads, load_draft_heads
+
+    folder = Path(draft)
+    if draft in _DRAFTS:
+        return draft
+    if not folder.is_dir() or not is_draft_heads(folder):
+        return load_model(folder, device, dtype=dtype)
+    load_draft_heads(folder, lm.model)
+    return "heads"
 
 
 def _decode(lm: "LanguageModel", prompts: Sequence[Prompt], stream: bool, **options: Any) -> "Output":
@@ -151,7 +167,7 @@ def _check_options(options: dict[str, Any]) -> None:
     if "pattern" in options:
         check_text(options["pattern"], "--pattern")
     draft = options["draft"]
-    if draft not in _DRAFTS and not Path(draft).is_dir():
+    if draft not in _DRAFTS and "/" not in draft and not Path(draft).is_dir():
         raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}, or the folder of a model")
 
 

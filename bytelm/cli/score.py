@@ -14,6 +14,7 @@ from bytelm.cli.arguments import (
     Device,
     Dtype,
     Field,
+    FourBit,
     Json,
     Model,
     Revision,
@@ -50,6 +51,7 @@ def score(
     split_blank_lines: SplitBlankLines = False,
     skip_bad_lines: SkipBadLines = False,
     dtype: Dtype = None,
+    four_bit: FourBit = "dequantise",
     revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
@@ -62,7 +64,7 @@ def score(
     each: law, nats, bits_per_char, bits_per_byte, seconds).
     """
     reader = SourceReader(paths, field=field, split_blank_lines=split_blank_lines, skip=skip_bad_lines)
-    lm = load_model(model, device, dtype=dtype, revision=revision)
+    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision)
     totals = _score_all(lm, _choose_laws(lm, law or []), reader, limit)
     first = totals[0]
     if not first.characters:

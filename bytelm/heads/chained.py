@@ -38,6 +38,7 @@ class ChainedHeads(nn.Module):
         inner: inner width of the MLP.
         norm: normalises the sum before the unembedding.
         tables: n-gram tables, or None.
+        num_unembeddings: K, or 1 for one that all heads share.
     """
 
     def __init__(
@@ -49,13 +50,15 @@ class ChainedHeads(nn.Module):
         inner: int,
         norm: nn.Module,
         tables: NgramTables | None,
+        num_unembeddings: int,
     ) -> None:
         super().__init__()
+        assert num_unembeddings in (1, num_heads)
         self.num_heads = num_heads
         self.embedding = embedding(vocab_size, byte_width)
         self.prefix_mlps = nn.ModuleList(PrefixMLP(width, j * byte_width, inner) for j in range(1, num_heads))
         self.norm = norm
-        self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_heads))
+        self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
 
     def forward(
@@ -74,4 +77,4 @@ class ChainedHeads(nn.Module):
             s_BD = s_BD + self.prefix_mlps[n - 1](h_BD, self.embedding(prefix_BN).flatten(-2))
         if self.tables is not None:
             s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
-        return self.unembeddings[n](self.norm(s_BD))
+        return self.unembeddings[n % len(self.unembeddings)](self.norm(s_BD))

@@ -38,14 +38,15 @@ class LMHead(nn.Module):
         self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T 1 V"]:
         """Logits of the symbol after each state. Windows and targets are not looked at."""
-        return self._logits(h_BTD)[:, :, None]
+        return self.logits(h_BTD)[:, :, None]
 
     def step(
         self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"]:
         """Logits of the symbol after each state."""
-        return self._logits(h_BD)
+        return self.logits(h_BD)
 
-    def _logits(self, h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+    def logits(self, h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Logits of the symbol after each state."""
         logits = self.unembedding(h)[..., : self.vocab_size]
         return logits if self.scale == 1.0 else logits * self.scale

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bytelm.encoding import Encoding, encoding_from_dict
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
@@ -51,30 +51,50 @@ def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance:
     Raises:
         CheckpointError: the folder holds something else, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder}: found a file, expected a folder or nothing")
-    if folder.exists() and not (folder / _CONFIG).is_file() and any(folder.iterdir()):
-        raise CheckpointError(f"{folder}: holds files but no {_CONFIG}, expected a checkpoint or an empty folder")
-    try:
-        package = version("bytelm")
-    except PackageNotFoundError:
-        package = "unknown"
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "bytelm_version": package,
+        "bytelm_version": package_version(),
         "encoding": {"name": encoding.name, "digest": encoding.digest},
         "model": model.config.to_dict(),
         "provenance": provenance or {},
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_folder(folder, config, model, {_ENCODING: encoding.to_dict()})
+
+
+def package_version() -> str:
+    """The version of this package, or ``unknown`` where it is not installed."""
+    try:
+        return version("bytelm")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def write_folder(folder: Path, config: dict[str, Any], module: nn.Module, others: dict[str, dict[str, Any]]) -> None:
+    """Write ``config.json``, the weights of a module, and other JSON files by name; all or nothing.
+
+    A folder that is there is replaced if its ``config.json`` has the same ``format``.
+
+    Raises:
+        CheckpointError: the folder holds something else, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: found a file, expected a folder or nothing")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _CONFIG).is_file():
+            raise CheckpointError(f"{folder}: holds files but no {_CONFIG}, expected a checkpoint or an empty folder")
+        if (found := read_json(folder / _CONFIG).get("format")) != config["format"]:
+            raise CheckpointError(
+                f"{folder / _CONFIG}: format {found!r}, expected {config['format']!r} in a folder that is replaced"
+            )
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             save_file(state, temporary / _WEIGHTS)
-            write_json(temporary / _ENCODING, encoding.to_dict())
-            write_json(temporary / _CONFIG, config)
+            for name, value in {**others, _CONFIG: config}.items():
+                write_json(temporary / name, value)
             temporary.chmod(0o755)
             _replace(temporary, folder)
         finally:
@@ -111,22 +131,29 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
             f"{folder / _ENCODING}: digest {encoding.digest[:16]}…, expected {str(digest)[:16]}… of {_CONFIG}"
         )
     model = build_model(model_config, device="meta")
-    _fill(model, folder / _WEIGHTS, torch.device(device), split=config["format_version"] == 1)
+    fill(model, folder, device, split=config["format_version"] == 1)
     return Checkpoint(model.eval(), encoding)
 
 
-def _fill(model: ByteLM, path: Path, device: torch.device, *, split: bool) -> None:
-    """Put the tensors of a safetensors file into a model on the meta device; every name, shape and type must agree.
+def fill(module: nn.Module, folder: Path, device: str | torch.device, *, split: bool = False) -> None:
+    """Put the weights that :func:`write_folder` wrote into a module; every name, shape and type must agree.
 
-    ``split``: layers that are fused now are tensors of their own.
+    Args:
+        module: its tensors are replaced, and may so be on the meta device.
+        folder: has the weights.
+        device: where they go.
+        split: layers that are fused now are tensors of their own in the file.
+    Raises:
+        CheckpointError: the file is missing or damaged, or does not agree.
     """
+    path = folder / _WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected the weights")
     try:
         state = load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
-    expected = model.state_dict()
+    expected = module.state_dict()
     if split:
         state = _fused(state, expected, path)
     for name in sorted(expected.keys() | state.keys()):
@@ -139,7 +166,7 @@ def _fill(model: ByteLM, path: Path, device: torch.device, *, split: bool) -> No
             raise CheckpointError(f"{path}: parameter {name} has shape {found}, expected {wanted}")
         if not state[name].is_floating_point() or state[name].dtype != state[next(iter(expected))].dtype:
             raise CheckpointError(f"{path}: parameter {name} is {state[name].dtype}, expected one float type for all")
-    model.load_state_dict(state, assign=True)
+    module.load_state_dict(state, assign=True)
 
 
 def _fused(state: dict[str, Tensor], expected: Iterable[str], path: Path) -> dict[str, Tensor]:

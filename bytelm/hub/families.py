@@ -195,23 +195,33 @@ def _btlm(config: Mapping[str, Any]) -> ModelConfig:
     return _build(
         {
             **body,
-            "position": {"kind": "alibi", "shrink": _alibi_shrink(config)},
+            "position": _alibi(config),
             "feedforward": {"kind": "swiglu", "inner": _inner(config), "bias": True},
             **_tokens(num_rows, {"tied": tied, "scale": output}, scale=embedding),
         }
     )
 
 
-def _alibi_shrink(config: Mapping[str, Any]) -> float:
-    """How much longer the context is than in training, from ``alibi_scaling``."""
+def _alibi(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Slopes, shrunk as ``alibi_scaling`` says for texts longer than in training.
+
+    With a ``factor`` they are shrunk by it everywhere. With ``train_seq_len`` alone the published code of this family
+    divides them by the present number of keys over it; there, a long prompt read at once gives its early positions the
+    ratio of the whole. Ours is the ratio of each position, which is what that code does when it reads one token after
+    another; so what follows a position does not change it.
+    """
     scaling = config.get("alibi_scaling")
     if scaling is None:
-        return 1.0
+        return {"kind": "alibi"}
     if not isinstance(scaling, Mapping) or scaling.get("type", "linear") != "linear":
         raise CheckpointError(f"config.json: alibi_scaling: found {scaling!r}, expected a mapping of type 'linear'")
-    if "factor" in scaling:
-        return float(_get(scaling, "factor", float))
-    return max(1.0, _get(config, "n_positions", int) / _get(scaling, "train_seq_len", int))
+    factor, trained = _get(scaling, "factor", float, None), _get(scaling, "train_seq_len", int, None)
+    given = [number for number in (factor, trained) if number is not None]
+    if not given or min(given) < 1:
+        raise CheckpointError(
+            f"config.json: alibi_scaling: found {dict(scaling)!r}, expected a factor or a train_seq_len of at least 1"
+        )
+    return {"kind": "alibi", "shrink": factor} if factor is not None else {"kind": "alibi", "trained": trained}
 
 
 GPTJ = Family(

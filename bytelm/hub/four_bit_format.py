@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from math import isfinite, prod
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from bytelm.errors import CheckpointError
+from bytelm.hub.weights import Weights
 from bytelm.nn.four_bit import BLOCK_SIZES, QUANT_TYPES, FourBitWeight, NestedScales, code_book
 
 _PART = re.compile(r"(.+\.weight)\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state(?:\..*)?)")
@@ -54,6 +56,50 @@ def read_four_bit(name: str, names: Collection[str], read: Callable[[str], Tenso
     return _Reader(name, names, read, where).weight()
 
 
+class FourBitTensors:
+    """The weights of a folder, those in four bits as if they were plain; each is dequantised when it is read.
+
+    Args:
+        weights: of the folder.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights, self._groups = weights, four_bit_names(weights.names)
+        parts = {part for group in self._groups.values() for part in group[1:]}
+        self.names: Collection[str] = frozenset({*weights.names, *self._groups} - parts)
+        """Of all weights, each once, however it is stored."""
+        self.four_bit: Collection[str] = frozenset(self._groups)
+        """Of the weights in four bits."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of the weight, without reading its bytes."""
+        return self._reader(name).shape() if name in self._groups else self._weights.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of the weight, before it was quantised where it was."""
+        return self._reader(name).dtype() if name in self._groups else self._weights.dtype(name)
+
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight, dequantised where it is in four bits."""
+        return self.packed(name).dequantise(dtype) if name in self._groups else self._weights.read(name, dtype)
+
+    def packed(self, name: str) -> FourBitWeight:
+        """A weight of :attr:`four_bit` as it is.
+
+        Raises:
+            CheckpointError: as :func:`read_four_bit`.
+        """
+        return self._reader(name).weight()
+
+    def where(self, name: str) -> Path:
+        """The file a weight is in."""
+        return self._weights.where(name if name in self._weights else self._groups[name][1])
+
+    def _reader(self, name: str) -> "_Reader":
+        parts = [part for part in self._groups[name] if part in self._weights]
+        return _Reader(name, parts, self._weights.read, str(self.where(name)))
+
+
 @dataclass(frozen=True)
 class _Reader:
     """The parts of one weight, each checked as it is read."""
@@ -79,6 +125,12 @@ class _Reader:
             quant_type=quant_type,
             dtype=_DTYPES[state["dtype"]],
         )
+
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._state(*self._state_name())["shape"])
+
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self._state(*self._state_name())["dtype"]]
 
     def _state_name(self) -> tuple[str, str]:
         """The name of the tensor that describes the others, and the code book that it names."""

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.hub.families import Entry, Family, Layout, is_square_mask, num_pairs, recognise
+from bytelm.hub.four_bit_format import FourBitTensors
 from bytelm.model.build import build_model, tie_head
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import AlibiConfig, ModelConfig
+from bytelm.nn.four_bit import FourBitFusedLinear, FourBitLinear, ReorderedLinear
+from bytelm.nn.fused import FusedLinear
 from bytelm.nn.position import alibi_slopes
 
 
@@ -62,6 +65,8 @@ def import_model(
     vocab_size: int | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    four_bit: type[FourBitLinear] | None = None,
+    lay_out: Callable[[nn.Module], None] = lambda model: None,
 ) -> Imported:
     """Build the model that a ``config.json`` describes and fill it, tensor by tensor.
 
@@ -71,8 +76,11 @@ def import_model(
         vocab_size: V, ids that have a token, of the tokenizer; the law is one over these alone. Default: all rows.
         dtype: of the weights; default that of the file's embedding.
         device: where they go.
+        four_bit: the kind of layer in which weights of the blocks that are in four bits stay so; default: they are
+            dequantised.
+        lay_out: called with the model whenever one more tensor is filled; may change how weights lie in memory.
     Raises:
-        CheckpointError: an unknown family; a tensor that is missing, has another shape, or has no place.
+        CheckpointError: an unknown family; a tensor that is missing, has another shape or type, or has no place.
     """
     family = recognise(config, tensors.names)
     ours = family.config(config)
@@ -83,18 +91,31 @@ def import_model(
     _check_slopes(ours, tensors)
     model = build_model(ours, device="meta")
     found = _Names(family, ours, tensors)
+    dtype, device = dtype or _file_dtype(found), torch.device(device)
     parameters = dict(model.named_parameters())
-    dtype = dtype or _file_dtype(found)
-    for name, parameter in parameters.items():
-        _assign(model, name, _filled(found, name, parameter.shape, dtype, torch.device(device)))
+    kept = {} if four_bit is None else {name: four_bit for name in parameters if found.stays_in_four_bits(name)}
+    # Largest first: what a tensor needs for a moment beside its own room is much only while the model is small.
+    for name, parameter in sorted(parameters.items(), key=lambda item: -item[1].numel()):
+        if name not in kept:
+            _assign(model, name, _filled(found, name, parameter.shape, dtype, device))
+            tie_head(model)
+            lay_out(model)
+    for name, kind in kept.items():
+        owner = name.removesuffix(".weight")
+        model.set_submodule(owner, _four_bit_layer(found, name, model.get_submodule(owner), kind, dtype, device))
     found.refuse_unused()
-    tie_head(model)
-    _fill_buffers(model, torch.device(device))
+    _fill_buffers(model, device)
     return Imported(model.eval(), family)
 
 
 def export_tensors(model: ByteLM, family: Family) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a model under the names and in the layout of a family; the inverse of :func:`import_model`."""
+    """The tensors of a model under the names and in the layout of a family; the inverse of :func:`import_model`.
+
+    Raises:
+        CheckpointError: the model has layers in four bits.
+    """
+    if any(isinstance(layer, FourBitLinear) for layer in model.modules()):
+        raise CheckpointError("model: has layers in four bits, expected one whose weights were dequantised")
     config, parameters = model.config, dict(model.named_parameters())
     for name, block, entry in _places(family, config):
         if name not in parameters:
@@ -114,15 +135,26 @@ class _Names:
         self.family, self.config, self.tensors = family, config, tensors
         self._entries = {name: (block, entry) for name, block, entry in _places(family, config)}
         self._bare = not any(name.startswith(family.prefix) for name in tensors.names)
+        self._four_bit = tensors.four_bit if isinstance(tensors, FourBitTensors) else frozenset[str]()
         self.used: set[str] = set()
 
     def theirs(self, ours: str) -> list[tuple[str, Layout]]:
-        """Names in the file, with layouts."""
+        """Names in the file, with layouts; what was quantised lies as in a linear layer, whatever it was before."""
         if ours not in self._entries:
             raise CheckpointError(f"parameter {ours} has no place in the table of {self.family.name}")
         block, entry = self._entries[ours]
         names = [(name.format(i=block), layout) for name, layout in entry.theirs]
-        return [(name.removeprefix(self.family.prefix) if self._bare else name, layout) for name, layout in names]
+        if self._bare:
+            names = [(name.removeprefix(self.family.prefix), layout) for name, layout in names]
+        return [(name, "rows" if layout == "columns" and self.in_four_bits(name) else layout) for name, layout in names]
+
+    def in_four_bits(self, theirs: str) -> bool:
+        """Whether a tensor of the file is."""
+        return theirs in self._four_bit
+
+    def stays_in_four_bits(self, ours: str) -> bool:
+        """Whether a parameter is a weight of the blocks of which the file has a part in four bits."""
+        return ours.startswith("blocks.") and any(self.in_four_bits(name) for name, _ in self.theirs(ours))
 
     def entry(self, ours: str) -> Entry:
         """The entry of one tensor of ours."""
@@ -144,23 +176,75 @@ def _places(family: Family, config: ModelConfig) -> Iterator[tuple[str, int, Ent
             yield entry.ours.format(i=block), block, entry
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One tensor of theirs, checked, and the rows of ours that it makes."""
+
+    name: str
+    layout: Layout
+    rows: slice
+
+
+def _parts(found: _Names, ours: str, shape: torch.Size) -> Iterator[_Part]:
+    """The tensors of theirs that make one of ours."""
+    begin, sizes = 0, _part_sizes(found.config, found.entry(ours), shape[0])
+    for (name, layout), size in zip(found.theirs(ours), sizes, strict=True):
+        if name not in found.tensors.names:
+            raise CheckpointError(f"tensor {name} is missing, expected one for {ours} of a {found.family.name} model")
+        where, given, dtype = found.tensors.where(name), tuple(found.tensors.shape(name)), found.tensors.dtype(name)
+        wanted = (size, *shape[1:])[:: -1 if layout == "columns" else 1]
+        if given != wanted:
+            raise CheckpointError(f"{where}: tensor {name} has shape {list(given)}, expected {list(wanted)}")
+        if not dtype.is_floating_point:
+            raise CheckpointError(f"{where}: tensor {name} is {dtype}, expected floats")
+        found.used.add(name)
+        yield _Part(name, layout, slice(begin, begin + size))
+        begin += size
+
+
 def _filled(found: _Names, name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tensor of ours from its parts."""
-    whole, begin = torch.empty(shape, dtype=dtype, device=device), 0
-    sizes = _part_sizes(found.config, found.entry(name), shape[0])
-    for (theirs, layout), size in zip(found.theirs(name), sizes, strict=True):
-        if theirs not in found.tensors.names:
-            raise CheckpointError(f"tensor {theirs} is missing, expected one for {name} of a {found.family.name} model")
-        expected = torch.Size((size, *shape[1:]))
-        given = tuple(found.tensors.shape(theirs))
-        wanted = tuple(reversed(expected)) if layout == "columns" else tuple(expected)
-        if given != wanted:
-            where = found.tensors.where(theirs)
-            raise CheckpointError(f"{where}: tensor {theirs} has shape {list(given)}, expected {list(wanted)}")
-        whole[begin : begin + size] = _to_ours(found.tensors.read(theirs, dtype), layout, found.config)
-        found.used.add(theirs)
-        begin += size
+    whole = torch.empty(shape, dtype=dtype, device=device)
+    for part in _parts(found, name, shape):
+        whole[part.rows] = _to_ours(found.tensors.read(part.name, dtype), part.layout, found.config)
     return whole
+
+
+def _four_bit_layer(
+    found: _Names,
+    name: str,
+    plain: nn.Module,
+    kind: type[FourBitLinear],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> nn.Module:
+    """What takes the place of a layer whose weight is, in part at least, in four bits; its bias is there already."""
+    assert isinstance(plain, nn.Linear)
+    assert isinstance(found.tensors, FourBitTensors)
+    layers: list[nn.Module] = []
+    for part in _parts(found, name, plain.weight.shape):
+        bias = None if plain.bias is None else plain.bias.detach()[part.rows].clone()
+        if not found.in_four_bits(part.name):
+            weight = _to_ours(found.tensors.read(part.name, dtype), part.layout, found.config)
+            layers.append(_linear(weight.to(device), bias))
+            continue
+        packed = found.tensors.packed(part.name)
+        packed = packed.with_tensors({name: tensor.to(device) for name, tensor in packed.tensors().items()})
+        if part.layout != "pairs":
+            layers.append(kind(packed, bias))
+            continue
+        order = _to_ours(torch.arange(packed.shape[0], device=device), part.layout, found.config)
+        assert bias is None  # It would be in our order. No family has one here.
+        layers.append(ReorderedLinear(kind(packed), order))
+    return FourBitFusedLinear(layers, plain.parts) if isinstance(plain, FusedLinear) else layers[0]
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
+    return layer
 
 
 def _file_dtype(found: _Names) -> torch.dtype:

@@ -13,6 +13,7 @@ from bytelm.decoding import Run
 from bytelm.decoding.drafters.auto import Memory
 from bytelm.errors import DecodingError, EncodingError
 from bytelm.hub.checkpoint import FORMAT, load_checkpoint
+from bytelm.hub.draft_heads import load_draft_heads
 from bytelm.hub.drafting import make_drafter
 from bytelm.hub.family_folder import load_family
 from bytelm.hub.json_files import read_config
@@ -238,6 +239,8 @@ def load(
     device: str | torch.device = "cpu",
     *,
     dtype: torch.dtype | None = None,
+    four_bit: str = "dequantise",
+    draft_heads: str | Path | None = None,
     revision: str | None = None,
 ) -> LanguageModel:
     """The language model of a checkpoint: ours, or of GPT-J's family (:func:`~bytelm.hub.load_family` says which).
@@ -246,13 +249,23 @@ def load(
         source: a folder, or the id of a model on the hub.
         device: where the model goes.
         dtype: of its weights; by default as in the file.
+        four_bit: ``dequantise``, ``keep`` or ``kernels``, for files in four bits.
+        draft_heads: folder of heads that were trained to draft for this model of tokens, see ``bytelm fit``.
         revision: branch, tag or commit of a model on the hub.
     Raises:
-        CheckpointError: a file is missing, damaged, of another version or of an unknown family.
+        CheckpointError: a file is missing, damaged, of another version or of an unknown family; or draft heads are
+            those of another model.
+        ConfigError: an unknown ``four_bit``, or ``kernels`` without bitsandbytes.
     """
-    folder = find_folder(source, revision)
+    lm = _load(find_folder(source, revision), device, dtype, four_bit)
+    if draft_heads is not None:
+        load_draft_heads(Path(draft_heads), lm.model)
+    return lm
+
+
+def _load(folder: Path, device: str | torch.device, dtype: torch.dtype | None, four_bit: str) -> LanguageModel:
     if folder.is_dir() and read_config(folder).get("format") != FORMAT:
-        found = load_family(folder, dtype=dtype, device=device)
+        found = load_family(folder, dtype=dtype, device=device, four_bit=four_bit)
         return LanguageModel(found.model, found.tokenizer, found.family.name)
     checkpoint = load_checkpoint(folder, device)
     if dtype is not None:

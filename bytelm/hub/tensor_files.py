@@ -14,9 +14,10 @@ import re
 import struct
 import warnings
 import zipfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ class StoredTensor:
             CheckpointError: the file has changed since it was opened, or cannot be read.
         """
         if self.held is not None:
-            return self.held.to(dtype).contiguous()
+            return self.held.to(dtype, copy=True, memory_format=torch.contiguous_format)
         try:
             with self.file.open("rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_mtime_ns != self.written_ns:
@@ -134,7 +135,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
 def read_pickled(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a file that torch.save wrote, by an unpickler that runs no code of the file.
 
-    A file in the format before torch 1.6 is in memory as a whole while what is returned is held.
+    While what is returned is held, a file in the format before torch 1.6 is in memory as a whole, and with torch 2.6,
+    which does not tell where in a file a tensor is, the file is mapped: its pages then count as memory of the process,
+    and one that is larger than the memory may be refused.
 
     Raises:
         CheckpointError: the file is cut or no such file, asks for code to be run, or holds more than dense tensors.
@@ -148,7 +151,10 @@ def read_pickled(path: Path) -> dict[str, StoredTensor]:
             places = _zip_places(path, file) if zipped else {}
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
-    state = _unpickled(path, fake=zipped)
+    state = _unpickled(path, "fake" if zipped else "whole")
+    placed = zipped and _are_placed(state)
+    if zipped and not placed:
+        state = _unpickled(path, "mapped")
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: found a {type(state).__name__}, expected a dict of tensors")
     found: dict[str, StoredTensor] = {}
@@ -157,8 +163,8 @@ def read_pickled(path: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(f"{path}: entry {name!r} is a {type(tensor).__name__}, expected a tensor with a name")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
             raise CheckpointError(f"{path}: tensor {name!r} is {tensor.layout}, {tensor.dtype}, expected a dense one")
-        start = _pickled_start(path, name, tensor, places) if zipped else tensor.data_ptr()
-        held = None if zipped else tensor.detach()
+        start = _pickled_start(path, name, tensor, places) if placed else tensor.data_ptr()
+        held = None if placed else tensor.detach()
         shape, stride = tuple(tensor.shape), tuple(tensor.stride())
         found[name] = StoredTensor(path, written_ns, tensor.dtype, shape, stride, start, held)
     return found
@@ -208,14 +214,11 @@ def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)
 
 
-def _unpickled(path: Path, *, fake: bool) -> Any:
+def _unpickled(path: Path, way: Literal["fake", "mapped", "whole"]) -> Any:
     """What the file holds; ``fake``: tensors without data, which know their place (torch's note on serialization)."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            if not fake:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            with FakeTensorMode():
-                return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"), FakeTensorMode() if way == "fake" else nullcontext():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=way == "mapped")
     except Exception as error:  # a damaged pickle may raise anything
         reason = _reason(error)
         if isinstance(error, pickle.UnpicklingError):  # torch's text advises to run the code
@@ -249,14 +252,23 @@ def _zip_places(path: Path, file: BinaryIO) -> dict[int, int]:
         ) from error
 
 
+def _are_placed(state: Any) -> bool:
+    """Whether tensors without data know their place: from torch 2.7 on."""
+    tensors = [tensor for tensor in state.values() if isinstance(tensor, Tensor)] if isinstance(state, dict) else []
+    return all(_place(tensor) is not None for tensor in tensors if tensor.layout == torch.strided)
+
+
+def _place(tensor: Tensor) -> int | None:
+    """The byte of the file at which the storage of a tensor without data begins."""
+    place: Any = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    return place
+
+
 def _pickled_start(path: Path, name: str, tensor: Tensor, places: dict[int, int]) -> int:
     """The byte of the file at which a tensor begins; it is checked to lie in one record of the archive."""
-    offset = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-    if offset is None:
-        raise CheckpointError(
-            f"{path}: torch {torch.__version__} cannot tell where tensor {name!r} is, expected torch 2.7 or safetensors"
-        )
-    first, count = tensor.storage_offset(), _span(tuple(tensor.shape), tuple(tensor.stride()))
+    offset = _place(tensor)
+    assert offset is not None
+    first, count = int(tensor.storage_offset()), _span(tuple(tensor.shape), tuple(tensor.stride()))
     end = (first + count) * tensor.dtype.itemsize
     if count and (first < 0 or places.get(offset, 0) < end):
         raise CheckpointError(

@@ -57,14 +57,18 @@ class AlibiConfig(Config):
 
     Attributes:
         shrink: slopes are divided by this: how much longer the context is than in training.
+        trained: positions that training had; where given, the slopes of a later position are divided by its own
+            number over this.
     """
 
     kind: Literal["alibi"] = "alibi"
     shrink: float = 1.0
+    trained: int | None = None
 
     def validate(self) -> None:
-        """Check ``shrink``."""
+        """Check ``shrink`` and ``trained``."""
         self.require(self.shrink >= 1, "shrink", "a number of at least 1")
+        self.require(self.trained is None or self.trained > 0, "trained", "a number > 0")
 
 
 @dataclass(frozen=True, kw_only=True)

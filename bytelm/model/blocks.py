@@ -32,11 +32,13 @@ class StatesBlock:
         """The block of these rows."""
         return StatesBlock(self.model, self.unit, self.h_BRD[rows], self.windows_BRP[rows])
 
-    def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess":
+    def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess | DraftHeadsGuess":
         """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
         rows = torch.arange(len(emitted), device=emitted.device)
         last = counts // self.unit - 1
         h_BD, window_BP = self.h_BRD[rows, last], self.windows_BRP[rows, last]
+        if self.model.draft_heads is not None:
+            return DraftHeadsGuess(self.model, h_BD)
         columns = last[:, None] * self.unit + torch.arange(self.unit, device=emitted.device)
         unit = emitted.gather(1, columns)
         if self.unit == 1:
@@ -53,6 +55,18 @@ class HeadsGuess:
     def logits(self, drafted: Symbols) -> Logits:
         """Head N + 2 after the last symbol and N drafted ones."""
         return self.model.heads.step(self.h_BD, self.window_BP, torch.cat((self.last, drafted), dim=1))
+
+
+class DraftHeadsGuess:
+    """Tokens, ``next``: the draft heads on the state that gave the last one."""
+
+    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"]) -> None:
+        assert model.draft_heads is not None
+        self._logits_BKV = model.draft_heads(h_BD, model.lm_head)
+
+    def logits(self, drafted: Symbols) -> Logits:
+        """Head N + 1 after N drafted symbols, at which it does not look."""
+        return self._logits_BKV[:, drafted.shape[1]]
 
 
 class NextPatchGuess:

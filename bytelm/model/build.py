@@ -1,12 +1,13 @@
 """From a config to modules: the only place that looks at kinds."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from bytelm.heads import ChainedHeads, IndependentHeads, LMHead, NextPatch
+from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
 from bytelm.model.axes import (
     AlibiConfig,
     AttentionConfig,
@@ -18,6 +19,7 @@ from bytelm.model.axes import (
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import (
     ChainedHeadsConfig,
+    DraftHeadsConfig,
     IndependentHeadsConfig,
     LMHeadConfig,
     MergerConfig,
@@ -44,11 +46,31 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
     with torch.device(device if device is not None else torch.get_default_device()):
         blocks = [_block(config, i) for i in range(config.num_blocks)]
         merger, heads = _merger(config, config.merger), _heads(config)
-        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, _next_patch(config))
+        drafts = _next_patch(config), _draft_heads(config)
+        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, *drafts)
     tie_head(model)
     if model.device.type != "meta":
         initialise(model, seed)
     return model
+
+
+def add_draft_heads(model: ByteLM, config: DraftHeadsConfig, device: str | torch.device | None = None) -> DraftHeads:
+    """Give a model untrained draft heads, in float32, in the place of those it may have.
+
+    Args:
+        model: of tokens.
+        config: of the draft heads.
+        device: where they go, by default where the model is; on the meta device they are shapes only.
+    Raises:
+        ConfigError: the model has no LM head.
+    """
+    model.config = dataclasses.replace(model.config, draft_heads=config)
+    with torch.device(device if device is not None else model.device):
+        draft_heads = model.draft_heads = _draft_heads(model.config)
+    assert draft_heads is not None
+    if not draft_heads.residual.weight.is_meta:
+        draft_heads.start_as(model.lm_head)
+    return draft_heads
 
 
 def tie_head(model: ByteLM) -> None:
@@ -60,7 +82,8 @@ def tie_head(model: ByteLM) -> None:
 
 def initialise(model: ByteLM, seed: int) -> None:
     """Draw every weight anew: normal with deviation 0.02; the layers that write to the residual stream by a factor
-    ``1 / sqrt(2 * num_blocks)`` less (Radford et al. 2019, section 2.3); norms are ones, biases zeros.
+    ``1 / sqrt(2 * num_blocks)`` less (Radford et al. 2019, section 2.3); norms are ones, biases zeros. Draft heads
+    guess what the LM head predicts.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -109,6 +132,8 @@ def _fill(model: ByteLM, draw: Callable[[Tensor, float], None]) -> None:
                 continue
             residual = name.endswith(("attention.output.weight", "feedforward.down.weight"))
             draw(parameter, 0.02 * shrink if residual else 0.02)
+    if model.draft_heads is not None:
+        model.draft_heads.start_as(model.lm_head)
 
 
 def _norm(config: ModelConfig) -> nn.Module:
@@ -123,8 +148,8 @@ def _position(config: ModelConfig) -> nn.Module:
     match config.position:
         case RotaryConfig(width=width, base=base):
             return Rotary(width or config.attention.head_width, base)
-        case AlibiConfig(shrink=shrink):
-            return Alibi(config.attention.num_heads, shrink)
+        case AlibiConfig(shrink=shrink, trained=trained):
+            return Alibi(config.attention.num_heads, shrink, trained)
         case LearnedPositionsConfig():
             return Unplaced()
 
@@ -198,6 +223,7 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
                 heads.inner,
                 _norm(config),
                 _tables(heads.tables, config.width),
+                heads.num_unembeddings(config.patch),
             )
 
 
@@ -215,3 +241,16 @@ def _next_patch(config: ModelConfig) -> NextPatch | None:
                 feedforward_norm=_norm(config),
                 norm=_norm(config),
             )
+
+
+def _draft_heads(config: ModelConfig) -> DraftHeads | None:
+    match config.draft_heads, config.heads:
+        case DraftHeadsConfig(num_heads=num_heads, unembedding="shared"), _:
+            return DraftHeads(config.width, num_heads)
+        case DraftHeadsConfig(num_heads=num_heads), LMHeadConfig(bias=bias, scale=scale):
+            sizes = config.width, config.vocab_size, config.vocab_size
+            return DraftHeads(
+                config.width, num_heads, [LMHead(*sizes, bias=bias, scale=scale) for _ in range(num_heads)]
+            )
+        case _:
+            return None

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bytelm.heads import ChainedHeads, IndependentHeads, LMHead, NextPatch
+from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
 from bytelm.model.config import ModelConfig
 from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.kv_cache import CacheView, KVCache
@@ -34,6 +34,20 @@ def soft_cross_entropy(
     return nats.view(law_BTKV.shape[:-1])
 
 
+def draft_nats(logits_BTKV: Float[Tensor, "B T K V"], law_BTV: Float[Tensor, "B T V"]) -> Float[Tensor, "B _ K"]:
+    """:func:`soft_cross_entropy` of draft head k at state t and the model's own law at state t + k, nats.
+
+    Of all states but the last K, after which there is no law for each head.
+    """
+    num_heads = logits_BTKV.shape[2]
+    num_states = logits_BTKV.shape[1] - num_heads
+    nats = [
+        soft_cross_entropy(logits_BTKV[:, :num_states, [k]], law_BTV[:, k + 1 : k + 1 + num_states, None])
+        for k in range(num_heads)
+    ]
+    return torch.cat(nats, dim=-1)
+
+
 class ByteLM(nn.Module):
     """Embed, merge, body, norm. Build one with :func:`bytelm.model.build.build_model`.
 
@@ -41,6 +55,7 @@ class ByteLM(nn.Module):
         config: what it was built from.
         merger, position, blocks, norm, heads: the parts.
         next_patch: drafts the patches after the next one with the heads, or None.
+        draft_heads: draft the tokens after the next one, or None.
     """
 
     def __init__(
@@ -52,17 +67,25 @@ class ByteLM(nn.Module):
         norm: nn.Module,
         heads: IndependentHeads | ChainedHeads | LMHead,
         next_patch: NextPatch | None = None,
+        draft_heads: DraftHeads | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.merger, self.position = merger, position
         self.blocks, self.norm, self.heads = nn.ModuleList(blocks), norm, heads
         self.next_patch = next_patch
+        self.draft_heads = draft_heads
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def lm_head(self) -> LMHead:
+        """The head of a model of tokens."""
+        assert isinstance(self.heads, LMHead)
+        return self.heads
 
     def forward(self, windows_BTP: Windows, view: CacheView | None = None) -> Hidden:
         """States after the last byte of each window.
@@ -113,6 +136,16 @@ class ByteLM(nn.Module):
             guess_BTD = self.next_patch(guess_BTD[:, :-1], windows)
             logits.append(functional_call(self.heads, frozen, (guess_BTD, windows, targets)))
         return logits
+
+    def predict_drafts(
+        self, tokens_BT: Integer[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B T K V"], Float[Tensor, "B T V"]]:
+        """Logits of the draft heads after each token, and the logits of the law there, which have no gradients."""
+        assert self.draft_heads is not None
+        with torch.no_grad():
+            h_BTD = self(tokens_BT[..., None].long())
+            law_BTV = self.lm_head.logits(h_BTD)
+        return self.draft_heads(h_BTD, self.lm_head), law_BTV
 
     def patch_nats(self, bytes_BL: Integer[Tensor, "B L"]) -> Float[Tensor, "B T K"]:
         """Negative log-likelihood of each byte that :meth:`predict` predicts.

@@ -98,7 +98,7 @@ class LMHeadConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class IndependentHeadsConfig(Config):
-    """K linear heads on the state alone."""
+    """K linear heads on the state alone. They cannot share a matrix: all would predict the same."""
 
     kind: Literal["independent"] = "independent"
 
@@ -120,12 +120,15 @@ class ChainedHeadsConfig(Config):
         byte_width: width of the heads' own byte embeddings.
         inner: inner width of each head's MLP.
         tables: n-gram tables read just before each head's byte, shared by the heads; none by default.
+        unembedding: ``own``: one for each head; ``shared``: one for all (Gloeckle et al. 2024, arXiv:2404.19737,
+            section 2).
     """
 
     kind: Literal["chained"] = "chained"
     byte_width: int = 64
     inner: int = 256
     tables: NgramConfig | None = None
+    unembedding: Literal["own", "shared"] = "own"
 
     def validate(self) -> None:
         """Check the widths."""
@@ -137,10 +140,15 @@ class ChainedHeadsConfig(Config):
         """Laws these heads define, the default first."""
         return ("chain", "next")
 
+    def num_unembeddings(self, patch: int) -> int:
+        """Unembeddings of ``patch`` heads."""
+        return patch if self.unembedding == "own" else 1
+
     def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
         """Parameters of embedding, MLPs, norm, unembeddings and tables."""
         mlps = sum(self.inner * (2 * width + j * self.byte_width) for j in range(1, patch))
-        plain = vocab_size * self.byte_width + mlps + norm.num_parameters(width) + patch * width * vocab_size
+        unembeddings = self.num_unembeddings(patch) * width * vocab_size
+        plain = vocab_size * self.byte_width + mlps + norm.num_parameters(width) + unembeddings
         return plain + (self.tables.num_parameters(width) if self.tables else 0)
 
 
@@ -181,6 +189,28 @@ class NextPatchConfig(Config):
         return merger + mix + self.feedforward.num_parameters(width) + 4 * norm.num_parameters(width)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DraftHeadsConfig(Config):
+    """Medusa heads, which guess the tokens after the next one, for models with an LM head.
+
+    Attributes:
+        num_heads: K, tokens that they guess beyond the one that the LM head predicts.
+        unembedding: ``shared``: that of the LM head, so that a head has D * D parameters; ``own``: one for each head.
+    """
+
+    num_heads: int = 4
+    unembedding: Literal["shared", "own"] = "shared"
+
+    def validate(self) -> None:
+        """Check ``num_heads``."""
+        self.require(self.num_heads > 0, "num_heads", "a number > 0")
+
+    def num_parameters(self, vocab_size: int, width: int, lm_head: LMHeadConfig) -> int:
+        """Parameters of all heads."""
+        own = vocab_size * (width + lm_head.bias) if self.unembedding == "own" else 0
+        return self.num_heads * (width * width + own)
+
+
 HeadsConfig = IndependentHeadsConfig | ChainedHeadsConfig | LMHeadConfig
 
 
@@ -197,6 +227,7 @@ class ModelConfig(Config):
         patch: P, symbols per position, and K, the number of heads.
         vocab_size: V, byte values, or tokens.
         next_patch: drafts the patches after the next one; for chained heads, none by default.
+        draft_heads: draft the tokens after the next one; for an LM head, none by default.
     """
 
     width: int
@@ -213,6 +244,7 @@ class ModelConfig(Config):
     patch: int = 4
     vocab_size: int = 256
     next_patch: NextPatchConfig | None = None
+    draft_heads: DraftHeadsConfig | None = None
 
     def validate(self) -> None:
         """Check the sizes against each other."""
@@ -230,6 +262,8 @@ class ModelConfig(Config):
             raise ConfigError(
                 f"heads.kind: found {self.heads.kind!r}, expected 'chained', which next_patch drafts with"
             )
+        if self.draft_heads is not None and not isinstance(self.heads, LMHeadConfig):
+            raise ConfigError(f"heads.kind: found {self.heads.kind!r}, expected 'lm', beside which draft_heads draft")
         for name, part in (("merger", self.merger), ("heads", self.heads)):
             tables = getattr(part, "tables", None)
             if tables is not None and max(tables.orders) > self.patch:
@@ -282,6 +316,8 @@ class ModelConfig(Config):
         merger = self.merger.num_parameters(self.vocab_size, self.patch, self.width)
         sizes = (self.vocab_size, self.patch, self.width, self.norm)
         heads = self.heads.num_parameters(*sizes)
-        next_patch = 0 if self.next_patch is None else self.next_patch.num_parameters(*sizes)
+        drafts = 0 if self.next_patch is None else self.next_patch.num_parameters(*sizes)
+        if self.draft_heads is not None and isinstance(self.heads, LMHeadConfig):
+            drafts += self.draft_heads.num_parameters(self.vocab_size, self.width, self.heads)
         merger += self.context * self.width if self.position.kind == "learned" else 0
-        return merger + self.num_body_parameters() + heads + next_patch
+        return merger + self.num_body_parameters() + heads + drafts

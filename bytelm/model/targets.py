@@ -138,6 +138,8 @@ class PatchTarget(_StreamTarget):
         super().__init__(model, bos_patch, compiled=compiled)
         self.unit, self.attention = model.config.patch, attention
         self.max_guess = 0 if model.next_patch is None else 4 * self.unit
+        if model.draft_heads is not None:
+            self.max_guess = model.draft_heads.num_heads
         self._last_B: Int[Tensor, " B"]
         self._longest = 0
 

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -176,14 +176,14 @@ class KernelFourBitLinear(FourBitLinear):
     """
 
     def __init__(self, weight: FourBitWeight, bias: Tensor | None = None) -> None:
-        _bitsandbytes()
+        bitsandbytes()
         if isinstance(weight.scales, NestedScales) and weight.scales.blocksize != 256:
             weight = replace(weight, scales=weight.scales.unfold())  # The kernels know nested blocks of 256 alone.
         super().__init__(weight, bias)
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B _"]:
         """``x W^T + bias``."""
-        weight, library = self.four_bit, _bitsandbytes()
+        weight, library = self.four_bit, bitsandbytes()
         scales, offset, nested = weight.scales, None, None
         if isinstance(scales, NestedScales):
             offset = torch.tensor(scales.offset, dtype=torch.float32, device=x.device)
@@ -204,6 +204,26 @@ class KernelFourBitLinear(FourBitLinear):
         return library.matmul_4bit(x, weight.packed[None], quant_state=state, bias=self.bias)
 
 
+class ReorderedLinear(nn.Module):
+    """A linear layer with its outputs in another order: rows of a packed weight need not begin where a block does.
+
+    Args:
+        layer: of four bits or not.
+        order: for each output the one of ``layer`` that it is.
+    """
+
+    order: Tensor
+
+    def __init__(self, layer: nn.Module, order: Int[Tensor, " _"]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("order", order.clone())
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B _"]:
+        """The outputs of the layer, in order."""
+        return self.layer(x).index_select(-1, self.order)
+
+
 class FourBitFusedLinear(nn.Module):
     """Layers that read the same input, one after the other; in the place of a :class:`~bytelm.nn.fused.FusedLinear`.
 
@@ -211,15 +231,16 @@ class FourBitFusedLinear(nn.Module):
 
     Args:
         layers: of four bits or not.
+        parts: the output width of each part, as of the fused layer; it need not be that of a layer.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], parts: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers, self.parts = nn.ModuleList(layers), tuple(parts)
 
     def forward(self, x: Float[Tensor, "*B D"]) -> tuple[Float[Tensor, "*B _"], ...]:
-        """The output of each layer."""
-        return tuple(layer(x) for layer in self.layers)
+        """The parts of all outputs."""
+        return torch.cat([layer(x) for layer in self.layers], dim=-1).split(self.parts, dim=-1)
 
 
 def _scale(values: Float[Tensor, " _"], scales: Float[Tensor, " _"], blocksize: int) -> Float[Tensor, " _"]:
@@ -230,7 +251,12 @@ def _scale(values: Float[Tensor, " _"], scales: Float[Tensor, " _"], blocksize: 
     return values
 
 
-def _bitsandbytes() -> Any:
+def bitsandbytes() -> Any:
+    """The library that :class:`KernelFourBitLinear` calls.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
     try:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:

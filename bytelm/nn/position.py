@@ -52,12 +52,15 @@ class Alibi(nn.Module):
         num_heads: H.
         shrink: slopes are divided by this; 2 for a context twice as long as in training (linear interpolation,
             as BTLM's ``alibi_scaling``; Al-Khateeb et al. 2023, arXiv:2310.13017).
+        trained: positions that training had, or None. The slopes of position t, from 0, are also divided by
+            ``max(1, (t + 1) / trained)``: a position is read as it is when the text ends with it, whatever follows.
     """
 
     slopes: Tensor
 
-    def __init__(self, num_heads: int, shrink: float = 1.0) -> None:
+    def __init__(self, num_heads: int, shrink: float = 1.0, trained: int | None = None) -> None:
         super().__init__()
+        self.trained = math.inf if trained is None else trained
         self.register_buffer("slopes", alibi_slopes(num_heads) / shrink, persistent=False)
 
     def forward(self, positions: Int[Tensor, "*B T"], seen: Seen | None) -> Places:
@@ -67,7 +70,8 @@ class Alibi(nn.Module):
             seen = (slots <= positions[..., None])[..., None, :, :]
         else:
             slots = torch.arange(seen.shape[-1], device=positions.device)
-        distance = (positions[..., None] - slots).abs()[..., None, :, :]
+        longer = ((positions + 1) / self.trained).clamp(min=1)
+        distance = ((positions[..., None] - slots).abs() / longer[..., None])[..., None, :, :]
         bias = -self.slopes[:, None, None] * distance
         return Places(None, bias.masked_fill(~seen, -math.inf))
 

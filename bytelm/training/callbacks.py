@@ -6,9 +6,11 @@ from pathlib import Path
 import lightning as L
 
 from bytelm.encoding import get_encoding
-from bytelm.hub.checkpoint import save_checkpoint
+from bytelm.errors import ConfigError
 from bytelm.hub.language_model import LanguageModel
 from bytelm.tokenizer import Tokenizer
+from bytelm.training.averaging import averaged_weights
+from bytelm.training.draft_heads import DraftHeadsModule
 from bytelm.training.module import ByteLMModule
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ def run_folder(trainer: L.Trainer) -> Path:
 
 
 class ExportModel(L.Callback):
-    """Writes ``RUN/model``, which ``bytelm.load`` reads, after each validation and at the end of ``fit``.
+    """Writes ``RUN/model``, which can be loaded without Lightning, after each validation and at the end of ``fit``.
 
     Args:
         folder: name of the folder inside the run folder.
@@ -39,12 +41,13 @@ class ExportModel(L.Callback):
         self._export(trainer, pl_module)
 
     def _export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ByteLMModule)
+        assert isinstance(pl_module, ByteLMModule | DraftHeadsModule)
         target = run_folder(trainer) / self.folder
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-            save_checkpoint(target, pl_module.model, get_encoding(pl_module.encoding_name), provenance)
+            with averaged_weights(trainer, pl_module):
+                pl_module.export(target, provenance)
 
 
 class LogSamples(L.Callback):
@@ -64,6 +67,11 @@ class LogSamples(L.Callback):
     ) -> None:
         self.prompts, self.max_new_tokens, self.temperature = list(prompts), max_new_tokens, temperature
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what is no byte model."""
+        if not isinstance(pl_module, ByteLMModule):
+            raise ConfigError("trainer.callbacks: found LogSamples, expected it with a byte model only")
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate with the model's default law and seed 0."""
         assert isinstance(pl_module, ByteLMModule)
@@ -73,12 +81,13 @@ class LogSamples(L.Callback):
         if not trainer.is_global_zero:
             return
         lm = LanguageModel(pl_module.model, Tokenizer(get_encoding(pl_module.encoding_name)))
-        out = lm.generate(
-            self.prompts,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=self.temperature > 0,
-            temperature=self.temperature,
-        )
+        with averaged_weights(trainer, pl_module):
+            out = lm.generate(
+                self.prompts,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=self.temperature > 0,
+                temperature=self.temperature,
+            )
         text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self.prompts, out.texts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "samples.txt", "a", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """Corpora as batches of byte windows."""
 
+import hashlib
 from pathlib import Path
 
 import lightning as L
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
+from bytelm.training.loader import EpochLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -59,15 +61,13 @@ class CorpusData(L.LightningDataModule):
         patch: int = 4,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("patch", patch, 1),
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("windows_per_epoch", windows_per_epoch, 1),
-            ("valid_windows", valid_windows, 1),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"data.{name}: found {value}, expected at least {least}")
+        check_numbers(
+            patch=(patch, 1),
+            batch_size=(batch_size, 1),
+            num_workers=(num_workers, 0),
+            windows_per_epoch=(windows_per_epoch, 1),
+            valid_windows=(valid_windows, 1),
+        )
         if window < patch or window % patch:
             raise ConfigError(f"data.window: found {window}, expected a multiple of patch = {patch}")
         self.folders = {"train": train, "valid": valid, "test": test}
@@ -80,6 +80,26 @@ class CorpusData(L.LightningDataModule):
         """Bytes of a sample: the window and the patch after it."""
         return self.window + self.patch
 
+    def given(self, split: str) -> bool:
+        """Whether there is a folder for ``train``, ``valid`` or ``test``."""
+        return self.folders[split] is not None
+
+    def check(self, split: str, module: L.LightningModule) -> None:
+        """Refuse a split that ``module`` cannot be trained or measured on.
+
+        Raises:
+            ConfigError: no folder was given.
+            CorpusError: the folder is damaged, too short, or of another encoding than the model's.
+        """
+        encoding = get_encoding(str(module.encoding_name))
+        ContiguousWindows(Corpus.open(self._folder(split), encoding, verify=False), self.length)
+
+    def _folder(self, split: str) -> Path:
+        folder = self.folders[split]
+        if folder is None:
+            raise ConfigError(f"data.{split}: missing, expected a folder that `bytelm corpus build` wrote")
+        return folder
+
     def corpus(self, split: str) -> Corpus:
         """The corpus of ``train``, ``valid`` or ``test``, checked against the model's encoding when there is a trainer.
 
@@ -87,13 +107,17 @@ class CorpusData(L.LightningDataModule):
             ConfigError: no folder was given.
             CorpusError: the folder is damaged, or of another encoding than the model's.
         """
-        folder = self.folders[split]
-        if folder is None:
-            raise ConfigError(f"data.{split}: missing, expected a folder that `bytelm corpus build` wrote")
+        folder = self._folder(split)
         if split not in self._corpora:
             name = getattr(self.trainer.lightning_module, "encoding_name", None) if self.trainer else None
             self._corpora[split] = Corpus.open(folder, None if name is None else get_encoding(name))
         return self._corpora[split]
+
+    def digest(self, split: str) -> str:
+        """SHA-256 of the digests of a corpus: of its shards, in their order, and of its encoding."""
+        manifest = self.corpus(split).manifest
+        parts = [manifest.encoding_digest, *(shard.sha256 for shard in manifest.shards)]
+        return hashlib.sha256(" ".join(parts).encode("ascii")).hexdigest()
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""
@@ -101,7 +125,7 @@ class CorpusData(L.LightningDataModule):
         size = self.windows_per_epoch or max(1, corpus.num_bytes // self.window)
         epoch = self.trainer.current_epoch if self.trainer else 0
         windows = RandomWindows(corpus, self.length, seed=self.seed, epoch=epoch, size=size)
-        return self._loader(_Windows(windows))
+        return EpochLoader(_Windows(windows), self.batch_size, self.num_workers, epoch, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Consecutive windows of ``valid``."""
@@ -112,18 +136,36 @@ class CorpusData(L.LightningDataModule):
         return self._consecutive("test")
 
     def _consecutive(self, split: str) -> DataLoader[Tensor]:
-        dataset: Dataset[Tensor] = _Windows(ContiguousWindows(self.corpus(split), self.length))
-        total = len(dataset)  # type: ignore[arg-type]
-        if split == "valid" and self.valid_windows is not None and self.valid_windows < total:
-            chosen = np.linspace(0, total - 1, self.valid_windows).round().astype(int)
-            dataset = torch.utils.data.Subset(dataset, chosen.tolist())
-        return self._loader(dataset)
+        windows = _Windows(ContiguousWindows(self.corpus(split), self.length))
+        chosen = spread(windows, self.valid_windows if split == "valid" else None)
+        return window_loader(chosen, self.batch_size, self.num_workers)
 
-    def _loader(self, dataset: Dataset[Tensor]) -> DataLoader[Tensor]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=False,
-            pin_memory=torch.cuda.is_available(),
-        )
+
+def check_numbers(**numbers: tuple[int | None, int]) -> None:
+    """Refuse the first of some fields of ``data`` whose value is below the least that is given with it.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name, (value, least) in numbers.items():
+        if value is not None and value < least:
+            raise ConfigError(f"data.{name}: found {value}, expected at least {least}")
+
+
+def spread(dataset: Dataset[Tensor], num: int | None) -> Dataset[Tensor]:
+    """At most ``num`` samples of a data set, evenly spread over it; None for all."""
+    total = len(dataset)  # type: ignore[arg-type]
+    if num is None or num >= total:
+        return dataset
+    return torch.utils.data.Subset(dataset, np.linspace(0, total - 1, num).round().astype(int).tolist())
+
+
+def window_loader(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
+    """Batches of a data set, in its order."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        persistent_workers=False,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -32,14 +32,9 @@ def initial_model(
             module, or has another one.
         CheckpointError: the folder is no checkpoint.
     """
-    choices = {"config": config, f"preset {preset!r}": preset, f"init_from {init_from}": init_from}
-    given = [name for name, value in choices.items() if value is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            f"model: found {' and '.join(given) or 'none'}, expected exactly one of config, preset and init_from"
-        )
     if init_from is None:
-        return build_model(_with_next_patch(config or get_preset(str(preset)), next_patch), seed)
+        return build_model(initial_config(config, preset, init_from, next_patch), seed)
+    _check_choice(config, preset, init_from)
     loaded = load_checkpoint(init_from)
     if loaded.encoding.digest != encoding.digest:
         raise ConfigError(
@@ -54,6 +49,29 @@ def initial_model(
     assert not keys.unexpected_keys
     assert all(name.startswith("next_patch.") for name in keys.missing_keys)
     return model
+
+
+def initial_config(
+    config: ModelConfig | None, preset: str | None, init_from: Path | None, next_patch: NextPatchConfig | None
+) -> ModelConfig:
+    """The config of the model that :func:`initial_model` would give; arguments and errors are its own."""
+    _check_choice(config, preset, init_from)
+    if init_from is None:
+        return _with_next_patch(config or get_preset(str(preset)), next_patch)
+    found = load_checkpoint(init_from).model.config
+    try:
+        return _with_next_patch(found, next_patch)
+    except ConfigError as error:
+        raise ConfigError(f"model.init_from: {init_from}: {error}") from None
+
+
+def _check_choice(config: ModelConfig | None, preset: str | None, init_from: Path | None) -> None:
+    choices = {"config": config, f"preset {preset!r}": preset, f"init_from {init_from}": init_from}
+    given = [name for name, value in choices.items() if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"model: found {' and '.join(given) or 'none'}, expected exactly one of config, preset and init_from"
+        )
 
 
 def _with_next_patch(config: ModelConfig, next_patch: NextPatchConfig | None) -> ModelConfig:

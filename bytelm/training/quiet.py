@@ -7,6 +7,7 @@ _ADVICE = (
     r".*does not have many workers.*",
     r".*GPU available but not used.*",
     r".*Trainer already configured with model summary.*",
+    r".*module\(s\) in eval mode at the start of training.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*Experiment logs directory .* exists and is not empty.*",

@@ -31,18 +31,30 @@ COMMANDS = {
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
+    "bytelm plan": {  # and those of bytelm fit
+        *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
+    },
     "bytelm generate": {
         *{"MODEL", "PROMPTS", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
-        *{"--valid-text", "--pattern", "--trace"},
+        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--revision"},
     },
-    "bytelm score": {"MODEL", "PATHS", "--law", "--limit", "--device", "--json", *SOURCE_OPTIONS},
+    "bytelm score": {
+        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--revision"},
+        *SOURCE_OPTIONS,
+    },
+    "bytelm compare": {
+        *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
+        *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},
+        "--draft-heads",
+        *SOURCE_OPTIONS,
+    },
     "bytelm bench decode": {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
         *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
-        *{"--rivals", "--no-rivals", "--plot", "--device", "--json"},
+        *{"--rivals", "--no-rivals", "--plot", "--device", "--json", "--int8", "--random-weights"},
     },
 }
 
@@ -76,7 +88,19 @@ def test_every_command_explains_itself(run):
 def test_help_of_the_program_lists_the_commands(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("demo", "encoding", "corpus", "fit", "validate", "test", "generate", "score", "bench"):
+    for name in (
+        "demo",
+        "encoding",
+        "corpus",
+        "fit",
+        "validate",
+        "test",
+        "plan",
+        "generate",
+        "score",
+        "compare",
+        "bench",
+    ):
         assert f"  {name} " in out
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from bytelm.hub.weights import export_weights, open_weights
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
@@ -33,9 +33,9 @@ def _mapped(folder: Path) -> list[Tensor]:
 
 def _rise(read: Callable[[Path], list[Tensor]], folder: Path) -> int:
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = status("VmRSS")
     kept = read(folder)
-    rise = _status("VmHWM") - before
+    rise = status("VmHWM") - before
     assert kept
     return rise
 

@@ -1,30 +1,20 @@
 """Whole folders of other families, in the formats that others write, against the plain formulas."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from slow_families import btlm_logits, gpt2_logits, gptj_logits, llama_logits
-from toy_checkpoints import TOKENS, read, write_btlm, write_gpt2, write_gptj, write_llama
+from toy_checkpoints import TOKENS, read, with_tokenizer, write_btlm, write_gpt2, write_gptj, write_llama
 
 from bytelm.decoding import decode
 from bytelm.errors import CheckpointError
 from bytelm.hub.family_folder import load_family
 from bytelm.model.targets import make_target
-from bytelm.tokenizer.byte_level import BYTE_CHARACTERS
-
-
-def with_tokenizer(folder, tokens=TOKENS):
-    """A vocabulary of all bytes, EOS, and nothing else."""
-    vocab = {character: number for number, character in enumerate(sorted(BYTE_CHARACTERS))}
-    extra = {f"<|extratoken_{n}|>": 257 + n for n in range(tokens - 257)}
-    (folder / "vocab.json").write_text(json.dumps({**vocab, "<|endoftext|>": 256}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    if extra:
-        (folder / "added_tokens.json").write_text(json.dumps(extra), encoding="utf-8")
-    return folder
-
+from bytelm.nn.four_bit import code_book
 
 FOLDERS = {
     "gptj": (write_gptj, gptj_logits, {}),
@@ -111,23 +101,122 @@ def test_weights_in_four_bits_are_those_of_bitsandbytes(quant_type, nested, tmp_
     assert 0 < np.abs(near - exact).mean() < exact.std() / 2
 
 
-def refused(folder, match):
-    with pytest.raises(CheckpointError, match=match) as caught:
-        load_family(folder)
-    assert "\n" not in str(caught.value)
-    assert str(folder.name) in str(caught.value)
+class RunsCode:
+    """Its pickle makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
-    refused(tmp_path / "none", "no such folder")
-    folder = write_gptj(tmp_path / "m")
-    refused(folder, "tokenizer.json")
-    refused(
-        with_tokenizer(folder, 300),
+def change(folder, edit, name="model.safetensors"):
+    """Edit the tensors of a file."""
+    state = load_file(folder / name)
+    edit(state)
+    save_file(state, folder / name)
+
+
+def cut(path, num_bytes):
+    path.write_bytes(path.read_bytes()[:-num_bytes])
+
+
+def configure(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def run_code(folder):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({**state, "more": RunsCode(folder / "made")}, folder / "pytorch_model.bin")
+
+
+def in_four_bits(state, quant_type="nf4", num_scales=36):
+    """A matrix of 48 by 48 of the first block as bitsandbytes has it."""
+    told = {"quant_type": quant_type, "blocksize": 64, "dtype": "float32", "shape": [48, 48]}
+    state[QUERY] = torch.zeros(48 * 24, 1, dtype=torch.uint8)
+    state[f"{QUERY}.absmax"], state[f"{QUERY}.quant_map"] = torch.ones(num_scales), code_book("nf4")
+    name = f"{QUERY}.quant_state.bitsandbytes__{quant_type}"
+    state[name] = torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)
+
+
+QUERY = "transformer.h.0.attn.q_proj.weight"
+SHARD = "model-00002-of-00004.safetensors"
+
+DAMAGED = {
+    "cut": (lambda f: cut(f / "model.safetensors", 100), r"model\.safetensors: the file is cut: .* of tensor '.+' the"),
+    "cut shard": (
+        lambda f: cut(f / SHARD, 3),
+        rf"{SHARD}: the file is cut: of the \d+ bytes of tensor '.+' the last 3",
+    ),
+    "cut config": (lambda f: cut(f / "config.json", 9), r"config\.json: not readable as JSON"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no weights, expected one of model\.safetensors, "),
+    "no shard": (lambda f: (f / SHARD).unlink(), rf"index\.json: names \d shards, of which 1 are missing: {SHARD}"),
+    "no tensor": (
+        lambda f: change(f, lambda s: s.pop("lm_head.bias")),
+        r"tensor lm_head\.bias is missing, expected one for heads\.unembedding\.bias of a gptj model",
+    ),
+    "another shape": (
+        lambda f: change(f, lambda s: s.update({QUERY: torch.zeros(48, 47)})),
+        rf"model\.safetensors: tensor {QUERY} has shape \[48, 47\], expected \[48, 48\]",
+    ),
+    "another type": (
+        lambda f: change(f, lambda s: s.update({QUERY: torch.zeros(48, 48, dtype=torch.int8)})),
+        rf"model\.safetensors: tensor {QUERY} is torch\.int8, expected floats",
+    ),
+    "one too many": (
+        lambda f: change(f, lambda s: s.update({"transformer.h.0.attn.gate.weight": torch.zeros(1)})),
+        r"model\.safetensors: tensor transformer\.h\.0\.attn\.gate\.weight has no place in a gptj model",
+    ),
+    "another model": (
+        lambda f: configure(f, model_type="gpt_neox"),
+        r"config\.json: model_type 'gpt_neox' with tensors such as lm_head\.bias, expected gptj, llama",
+    ),
+    "another architecture": (lambda f: configure(f, model_type="llama"), "model_type 'llama' with tensors such as"),
+    "another width": (lambda f: configure(f, n_embd=40), r"tensor .+ has shape \[.*48\], expected \[.*40\]"),
+    "no tokenizer": (lambda f: (f / "vocab.json").unlink(), r"found neither tokenizer\.json nor vocab\.json, expected"),
+    "no merges": (lambda f: (f / "merges.txt").unlink(), r"merges\.txt: no such file"),
+    "large vocabulary": (
+        lambda f: with_tokenizer(f, 300),
         "tokenizer: does not fit the checkpoint: vocab_size: found 300, expected at most 272",
-    )
-    with_tokenizer(folder)
-    (folder / "added_tokens.json").unlink()
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    refused(folder, "model.safetensors")
+    ),
+    "an unknown quant type": (
+        lambda f: change(f, lambda s: in_four_bits(s, "int4")),
+        rf"{QUERY}\.quant_state\.bitsandbytes__int4 is of an unknown quant type, expected one of nf4, fp4",
+    ),
+    "too few scales": (
+        lambda f: change(f, lambda s: in_four_bits(s, num_scales=35)),
+        rf"model\.safetensors: tensor {QUERY}\.absmax has 35 scales, expected 36 for shape \[48, 48\]",
+    ),
+    "scales alone": (
+        lambda f: change(f, lambda s: (in_four_bits(s), s.pop(QUERY))),
+        rf"model\.safetensors: tensor {QUERY} is missing",
+    ),
+    "code": (run_code, r"pytorch_model\.bin: refused: it asks for \w+\.mkdir, which was not run"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_does_not_fit_is_refused(name, tmp_path):
+    damage, match = DAMAGED[name]
+    folder = with_tokenizer(write_gptj(tmp_path / "m", shards="shard" in name))
+    load_family(folder)
+    damage(folder)
+    for four_bit in ("dequantise", "keep") if "scales" in name or "quant" in name else ("dequantise",):
+        with pytest.raises(CheckpointError, match=match) as caught:
+            load_family(folder, four_bit=four_bit)
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith(str(folder))
+    assert not (folder / "made").exists()
+
+
+def test_a_matrix_in_four_bits_and_no_folder(tmp_path):
+    """The negative control of those above that are damaged, and the folder that is not there."""
+    folder = with_tokenizer(write_gptj(tmp_path / "m"))
+    change(folder, in_four_bits)
+    assert (load_family(folder).model.blocks[0].attention.query_key_value.weight[:48] == -1).all()
+    with pytest.raises(CheckpointError, match="none: no such folder, expected one with"):
+        load_family(tmp_path / "none")

@@ -1,12 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from slow_families import btlm_logits
 from toy_checkpoints import TOKENS, read, write_btlm, write_impostor
 
+from bytelm.decoding import decode
 from bytelm.errors import CheckpointError
 from bytelm.hub.import_weights import export_tensors, import_model
+from bytelm.model.targets import make_target
 
 transformers = pytest.importorskip("transformers")
 
@@ -231,12 +234,49 @@ def test_who_only_calls_itself_gptjx_is_refused(kind, tmp_path):
     refused(config, {n: torch.from_numpy(w) for n, w in weights.items()}, f"model_type '{kind}' with")
 
 
-def test_alibi_for_a_longer_context(tmp_path):
-    weights, config = read(write_btlm(tmp_path / "m"))
+def btlm_with(tmp_path, scaling):
+    """A toy BTLM with this ``alibi_scaling``, its arrays and its config."""
+    weights, config = read(write_btlm(tmp_path / "m", alibi_scaling=scaling))
     state = {name: torch.from_numpy(weight).float() for name, weight in weights.items()}
-    config["alibi_scaling"] = {"type": "linear", "factor": 2.0}
-    model, ids = import_model(config, InMemory(state)).model, torch.arange(40)
-    with torch.no_grad():
-        logits = model.heads.step(model(ids[None, :, None]), ids[None, :, None], ids[None, :, None][..., :0])[0]
+    return import_model(config, InMemory(state)).model, weights, config
+
+
+@torch.no_grad()
+def logits_of(model, ids):
+    windows = ids[None, :, None]
+    return model.heads.step(model(windows), windows, windows[..., :0])[0]
+
+
+@pytest.mark.parametrize("scaling", [{"type": "linear", "factor": 2.0}, {"factor": 2, "train_seq_len": 10}])
+def test_alibi_for_a_longer_context(tmp_path, scaling):
+    model, weights, config = btlm_with(tmp_path, scaling)
+    ids = torch.arange(40)
     expected = btlm_logits(weights, config, ids.numpy(), alibi_factor=2.0)
-    torch.testing.assert_close(logits, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_of(model, ids), torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-5)
+
+
+def test_alibi_whose_ratio_grows_with_the_position(tmp_path):
+    """Up to the length of training nothing changes; then each position has the ratio of a text that ends there."""
+    model, weights, config = btlm_with(tmp_path, {"train_seq_len": 16})
+    ids = torch.arange(60)
+    ratios = np.maximum(1, np.arange(1, 61) / 16)[:, None]
+    expected = torch.from_numpy(btlm_logits(weights, config, ids.numpy(), alibi_factor=ratios)).float()
+    torch.testing.assert_close(logits_of(model, ids), expected, atol=1e-5, rtol=1e-5)
+    plain = btlm_logits(weights, config, ids.numpy())
+    np.testing.assert_allclose(plain[:16], expected[:16], atol=1e-6)
+    assert np.abs(plain[20:] - expected[20:].numpy()).max() > 1e-3
+    torch.testing.assert_close(logits_of(model, ids[:30]), expected[:30], atol=1e-5, rtol=1e-5)
+    found = decode(make_target(model, "next", np.zeros(0, np.int64)), [ids[:20].numpy()], max_new=30)
+    whole = torch.cat((ids[:20], torch.from_numpy(found.symbols[0])))
+    nats = torch.nn.functional.cross_entropy(logits_of(model, whole)[19:-1], whole[20:], reduction="none")
+    np.testing.assert_allclose(found.nats[0], nats, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scaling", [{}, {"factor": 0.5}, {"train_seq_len": 0}, {"type": "dynamic", "factor": 2.0}, 2.0, {"factor": "2"}]
+)
+def test_alibi_scaling_that_is_none(tmp_path, scaling):
+    weights, config = read(write_btlm(tmp_path / "m", alibi_scaling=scaling))
+    refused(
+        config, {n: torch.from_numpy(w) for n, w in weights.items()}, r"^config\.json: (alibi_scaling|factor): found"
+    )

@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 
 from bytelm.errors import CheckpointError
-from bytelm.hub import tensor_files
 from bytelm.hub.json_files import read_config, read_json
 from bytelm.hub.weights import open_weights
 
@@ -305,11 +304,6 @@ class TestPickled:
         records[pickled] = records[pickled].replace(b"K\x01KB\x86", b"K\x02KB\x86")
         write_records(path, records)
         refused(tmp_path, "tensor 'w': found 17160 bytes of data, expected at least 17424")
-
-    def test_a_torch_that_does_not_tell_places(self, tmp_path, monkeypatch):
-        torch.save(STATE, tmp_path / "pytorch_model.bin")
-        monkeypatch.setattr(tensor_files, "_unpickled", lambda path, fake: STATE)
-        refused(tmp_path, "cannot tell where tensor 'first' is, expected torch 2.7 or safetensors")
 
     @given(st.data())
     def test_altered_bytes_give_tensors_or_one_line(self, tmp_path_factory, data):

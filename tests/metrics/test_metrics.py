@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import random_bytes, tiny_model
 
-from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
+from bytelm.metrics import BitsPerCharacter, DraftAgreement, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import cross_entropy
 
 
@@ -77,3 +77,25 @@ def test_bits_of_a_model_are_those_of_its_nats():
     metric.update(nats)
     expected = nats.double().mean((0, 1)) / math.log(2)
     torch.testing.assert_close(metric.compute(), expected)
+
+
+def test_agreement_of_drafts_counted_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    greedy = torch.randint(0, 3, (4, 9), generator=generator)
+    drafts = torch.randint(0, 3, (4, 9, 2), generator=generator)
+    metric = DraftAgreement(2, 5)
+    metric.update(drafts[:1], greedy[:1])
+    metric.update(drafts[1:], greedy[1:])
+    found = metric.compute()
+    places = [(b, t) for b in range(4) for t in range(7)]
+    for k in range(2):
+        later = [int(greedy[b, t + k + 1]) for b, t in places]
+        right = [int(drafts[b, t, k]) for b, t in places]
+        own = [int(greedy[b, t]) for b, t in places]
+        assert float(found["acceptance"][k]) == sum(map(int.__eq__, right, later)) / 28
+        assert float(found["untrained"][k]) == sum(map(int.__eq__, own, later)) / 28
+        assert float(found["constant"][k]) == max(map(later.count, range(5))) / 28
+    first = [bool(drafts[b, t, 0] == greedy[b, t + 1]) for b, t in places]
+    both = [one and bool(drafts[b, t, 1] == greedy[b, t + 2]) for one, (b, t) in zip(first, places, strict=True)]
+    assert float(found["leading"]) == (sum(first) + sum(both)) / 28
+    assert 0 < sum(both) < sum(first)

@@ -18,6 +18,7 @@ from bytelm.nn.four_bit import (
     FourBitWeight,
     KernelFourBitLinear,
     NestedScales,
+    ReorderedLinear,
     code_book,
 )
 
@@ -293,7 +294,17 @@ def test_fused_layers_have_the_outputs_of_each():
     query, value = (FourBitLinear(random_weight((n, 20), "nf4", True)) for n in (6, 3))
     plain = nn.Linear(20, 5)
     x = torch.randn(2, 20)
-    outputs = FourBitFusedLinear([query, plain, value])(x)
-    assert [tuple(y.shape) for y in outputs] == [(2, 6), (2, 5), (2, 3)]
-    for y, layer in zip(outputs, (query, plain, value), strict=True):
-        assert torch.equal(y, layer(x))
+    outputs = FourBitFusedLinear([query, plain, value], (11, 1, 2))(x)
+    assert [tuple(y.shape) for y in outputs] == [(2, 11), (2, 1), (2, 2)]
+    expected = torch.cat([layer(x) for layer in (query, plain, value)], dim=-1)
+    assert torch.equal(torch.cat(outputs, dim=-1), expected)
+
+
+@pytest.mark.parametrize("kind", [FourBitLinear, KernelFourBitLinear])
+def test_reordered_outputs_are_those_of_the_reordered_weight(kind, bnb):
+    """Rows of 50 values: blocks of 64 cross them."""
+    weight, bias, order = random_weight((24, 50), "nf4", True), torch.randn(24), torch.randperm(24)
+    layer, x = ReorderedLinear(kind(weight, bias), order), torch.randn(3, 50)
+    expected = functional.linear(x, weight.dequantise(torch.float32)[order], bias[order])
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+    assert layer.half().order.dtype == torch.int64

@@ -58,7 +58,7 @@ def test_a_few_steps_lower_the_loss_and_export_a_model(kind, corpora, tmp_path):
     assert after["val/accuracy_head_1"] > before["val/accuracy_head_1"]
     lm = bytelm.load(tmp_path / "model")
     assert lm.config == module.config
-    assert lm.encoding == get_encoding("dense-ja")
+    assert lm.tokenizer.encoding == get_encoding("dense-ja")
     assert all(torch.equal(p, module.model.state_dict()[n]) for n, p in lm.model.state_dict().items())
     assert (tmp_path / "samples.txt").read_text(encoding="utf-8").startswith("--- step ")
     _check_bits(module, data, after)

@@ -36,8 +36,9 @@ class Guess(Protocol):
 class HeadsDrafter(StatelessDrafter):
     """Propose with the model's further heads, by the rule of emission itself: the same noise at the same position.
 
-    Under ``next`` these are heads 2 … K of the state that gave the last symbol. Under ``chain`` they are the model's
-    next-patch heads: a state guessed from the last one and the patch it gave, then the model's own heads on it.
+    Under ``next`` these are heads 2 … K of the state that gave the last symbol, or a token model's draft heads. Under
+    ``chain`` they are the model's next-patch heads: a state guessed from the last one and the patch it gave, then the
+    model's own heads on it.
 
     Args:
         num: N, symbols to draft.
