@@ -16,6 +16,7 @@ from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import AlibiConfig, ModelConfig
 from bytelm.nn.four_bit import FourBitFusedLinear, FourBitLinear, ReorderedLinear
 from bytelm.nn.fused import FusedLinear
+from bytelm.nn.linear import Linear
 from bytelm.nn.position import alibi_slopes
 
 
@@ -239,8 +240,8 @@ def _four_bit_layer(
     return FourBitFusedLinear(layers, plain.parts) if isinstance(plain, FusedLinear) else layers[0]
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight)
     if bias is not None:
         layer.bias = nn.Parameter(bias)
