@@ -1,6 +1,6 @@
 """What a body's linear layers cost for a few rows: one by one or fused, stored by rows or by columns.
 
-python experiments/weight_layout.py [--width 256] [--inner 704] [--blocks 6]
+python experiments/weight_layout.py [--width 256] [--inner 704] [--blocks 6] [--dtype bfloat16]
 """
 
 import argparse
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from bytelm.benchmarks.timing import median_ratio, seconds_per_call, take_turns
 
 
-def matrices(shapes: list[tuple[int, int]], blocks: int, by_columns: bool) -> list[torch.Tensor]:
+def matrices(shapes: list[tuple[int, int]], blocks: int, by_columns: bool, dtype: torch.dtype) -> list[torch.Tensor]:
     """Weights of every block; where ``by_columns``, those with more outputs than inputs lie so."""
-    weights = [torch.randn(shape) for _ in range(blocks) for shape in shapes]
+    weights = [torch.randn(shape).to(dtype) for _ in range(blocks) for shape in shapes]
     return [w.t().contiguous().t() if by_columns and w.shape[0] > w.shape[1] else w for w in weights]
 
 
@@ -32,17 +32,19 @@ def main() -> None:
     parser.add_argument("--inner", type=int, default=704)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=101)
+    parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
+    dtype = getattr(torch, options.dtype)
     width, inner = options.width, options.inner
     separate = [(width, width), (width // 2, width), (width // 2, width), (width, width)]
     separate += [(inner, width), (inner, width), (width, inner)]
     fused = [(2 * width, width), (width, width), (2 * inner, width), (width, inner)]
     print("rows  layers    stored by   µs of a body   ratio")
     for rows in (1, 4, 16):
-        inputs = {size: torch.randn(rows, size) for size in (width, inner)}
+        inputs = {size: torch.randn(rows, size).to(dtype) for size in (width, inner)}
         cases = {}
         for (name, shapes), by_columns in itertools.product((("separate", separate), ("fused", fused)), (False, True)):
-            weights = matrices(shapes, options.blocks, by_columns)
+            weights = matrices(shapes, options.blocks, by_columns, dtype)
             call = functools.partial(products, weights, inputs)
             cases[name, by_columns] = functools.partial(seconds_per_call, call, torch.device("cpu"))
         with torch.inference_mode():

@@ -6,13 +6,16 @@ import functools
 import numpy as np
 import torch
 
+from bytelm.cli.bench_model import stand_in
 from bytelm.decoding import warp
 from bytelm.decoding.noise import GumbelNoise, row_seeds
 from bytelm.encoding import get_encoding
 from bytelm.hub import LanguageModel
 from bytelm.model import ModelConfig, build_model
+from bytelm.model.build import build_noise_model
 from bytelm.model.byte_lm import soft_cross_entropy
 from bytelm.model.config import NextPatchConfig
+from bytelm.model.presets import get_preset
 from bytelm.tokenizer import Tokenizer
 
 BOS = np.array([249, 249, 249, 249], np.uint8)
@@ -157,3 +160,15 @@ def naive_generate(model, law, prompts, sampling, max_new, seed=0, bos=BOS):
 def random_bytes(length, seed=0):
     """Bytes that text of no encoding in particular has."""
     return np.random.default_rng(seed).integers(0, 256, length, dtype=np.uint8)
+
+
+def gptj_config(*, tied=False) -> ModelConfig:
+    """The preset ``gptj-toy``; with ``tied``, its head uses the embedding's table."""
+    config = get_preset("gptj-toy")
+    return dataclasses.replace(config, heads=dataclasses.replace(config.heads, tied=tied))
+
+
+def gptj_toy(dtype, *, tied=False) -> LanguageModel:
+    """A GPT-J with random weights and a made-up vocabulary."""
+    config = gptj_config(tied=tied)
+    return LanguageModel(build_noise_model(config, dtype).eval(), stand_in(config.vocab_size))

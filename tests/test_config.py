@@ -158,7 +158,9 @@ def test_the_largest_preset_has_the_scale_of_the_reference_model():
 
 
 def test_unknown_preset():
-    with pytest.raises(ConfigError, match=r"^preset: found 'huge', expected one of tiny, small, base, 1\.3b, 6\.5b$"):
+    with pytest.raises(
+        ConfigError, match=r"^preset: found 'huge', expected one of tiny, small, base, 1\.3b, 6\.5b, gptj-toy, gptj-6b$"
+    ):
         get_preset("huge")
 
 
@@ -171,7 +173,11 @@ def small_configs(draw):
     orders = st.lists(st.integers(1, patch), min_size=1, unique=True)
     tables = st.none() | st.builds(lambda o, r: {"orders": o, "rows": r}, orders, size)
     chained = st.builds(
-        lambda b, i, t: {"kind": "chained", "byte_width": b, "inner": i, "tables": t}, size, size, tables
+        lambda b, i, t, u: {"kind": "chained", "byte_width": b, "inner": i, "tables": t, "unembedding": u},
+        size,
+        size,
+        tables,
+        st.sampled_from(["own", "shared"]),
     )
     heads = draw(chained | st.just({"kind": "independent"}))
     next_patch = st.none() | st.builds(lambda b, i: {"byte_width": b, "inner": i}, size, size)

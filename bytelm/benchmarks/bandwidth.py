@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bytelm.benchmarks.timing import seconds_per_call
 from bytelm.model.byte_lm import ByteLM
@@ -63,7 +63,7 @@ def weight_bytes(model: ByteLM, law: Law, draft: str = "none", *, with_heads: bo
     """
     config, first_head = model.config, 0
     parts: list[nn.Module] = [model.merger, model.blocks]
-    if with_heads and (law != "next" or draft == "heads"):
+    if with_heads and (law != "next" or draft == "heads" or config.patch == 1):
         parts.append(model.heads)
     elif with_heads:
         first_head = config.width * config.vocab_size * next(model.parameters()).element_size()
@@ -71,7 +71,7 @@ def weight_bytes(model: ByteLM, law: Law, draft: str = "none", *, with_heads: bo
         parts.append(model.next_patch)
     if draft == "heads" and model.draft_heads is not None:
         parts.append(model.draft_heads)
-    return first_head + sum(_matrix_bytes(part) for part in parts)
+    return first_head + sum(_all_matrix_bytes(part) for part in parts)
 
 
 def slot_bytes(config: ModelConfig, itemsize: int) -> int:
@@ -80,6 +80,11 @@ def slot_bytes(config: ModelConfig, itemsize: int) -> int:
     return 2 * config.num_blocks * attention.num_kv_heads * attention.head_width * itemsize
 
 
-def _matrix_bytes(part: nn.Module) -> int:
-    matrices = (module.weight for module in part.modules() if isinstance(module, nn.Linear))
-    return sum(weight.numel() * weight.element_size() for weight in matrices)
+def matrix_bytes(weight: Tensor) -> int:
+    """Bytes of a matrix; of one that torchao has quantised, those of its codes."""
+    codes: Tensor = getattr(weight, "qdata", weight)
+    return codes.numel() * codes.element_size()
+
+
+def _all_matrix_bytes(part: nn.Module) -> int:
+    return sum(matrix_bytes(module.weight) for module in part.modules() if isinstance(module, nn.Linear))

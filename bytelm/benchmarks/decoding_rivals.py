@@ -1,4 +1,4 @@
-"""transformers' ``generate`` on a Llama with the body of ours, forward against forward. Imported only when asked."""
+"""transformers' ``generate`` beside ours, forward against forward. Imported only when asked."""
 
 import contextlib
 import dataclasses
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from bytelm.benchmarks.coders import Skipped
+from bytelm.benchmarks.rival_models import build_rival
 from bytelm.benchmarks.timing import median_ratio, synchronize, take_turns
 from bytelm.hub import LanguageModel
-from bytelm.model.config import ModelConfig
 
 _LOOKUP_TOKENS = 10
 """What the documentation of transformers takes for prompt look-up."""
@@ -56,21 +56,23 @@ def measure_rivals(
     forwards: int = 160,
     repeats: int = 3,
     compile: bool = False,
+    lookup: bool = True,
 ) -> tuple[list[RivalSpeed], list[Skipped]]:
-    """Our laws and ``LlamaForCausalLM.generate``, all greedy, with the same number of forwards after the same bytes.
+    """Our laws and ``generate`` of transformers, all greedy, with the same number of forwards after the same symbols.
 
-    The Llama has our width, blocks, heads, feed-forward and a vocabulary of bytes; random weights, and the type and
-    device of ours. It runs with a dynamic cache (eager), a static cache, and, for one row, prompt look-up, whose
-    forwards are fewer. All take turns after a warm-up.
+    Theirs is GPT-J on the same weights where ours is a GPT-J, else a Llama with our width, blocks, heads, feed-forward
+    and vocabulary, and random weights; in the type and on the device of ours. It runs with a dynamic cache (eager), a
+    static cache, and, for one row, prompt look-up, whose forwards are fewer. All take turns after a warm-up.
 
     Args:
         lm: our model.
         prompt: continued by every row.
         batch: rows.
-        forwards: of ours and of the Llama without look-up; fewer where the context does not hold P symbols for each.
+        forwards: of ours and of theirs without look-up; fewer where the context does not hold P symbols for each.
         repeats: turns of everybody.
         compile: ours through ``torch.compile``, and a compiled forward with the static cache of theirs beside the
             others.
+        lookup: measure theirs with prompt look-up, too.
     Returns:
         Ours, then theirs, and what could not be measured, with the reason.
     """
@@ -81,17 +83,17 @@ def measure_rivals(
     }
     try:
         transformers = importlib.import_module("transformers")
-        llama = build_llama(transformers, lm)
+        rival = build_rival(transformers, lm)
     except ImportError as error:
         return [], [Skipped("transformers", f"cannot be imported ({error})")]
     rows = torch.from_numpy(np.tile(ids.astype(np.int64), (batch, 1))).to(lm.model.device)
     skipped = []
-    for name, options in _theirs(transformers, batch, compile):
+    for name, options in _theirs(transformers, batch, compile, lookup):
         if isinstance(options, str):
             skipped.append(Skipped(name, options))
             continue
         try:
-            cases[name] = _generation(llama, rows, forwards, options)
+            cases[name] = _generation(rival, rows, forwards, options)
         except (RuntimeError, ImportError, TypeError, ValueError) as error:
             skipped.append(Skipped(name, f"fails here ({type(error).__name__}: {str(error).strip():.80})"))
     for case in cases.values():
@@ -101,34 +103,7 @@ def measure_rivals(
     return [_summarise(name, batch, runs[name], bases) for name in cases], skipped
 
 
-def build_llama(transformers: Any, lm: LanguageModel) -> Any:
-    """A ``LlamaForCausalLM`` with the body of the model, random weights, and no symbol that ends a text.
-
-    Raises:
-        ImportError: this installation of transformers has no Llama.
-    """
-    config: ModelConfig = lm.config
-    weight = next(lm.model.parameters())
-    settings = transformers.LlamaConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.width,
-        intermediate_size=config.feedforward.inner,
-        num_hidden_layers=config.num_blocks,
-        num_attention_heads=config.attention.num_heads,
-        num_key_value_heads=config.attention.num_kv_heads,
-        head_dim=config.attention.head_width,
-        max_position_embeddings=config.context,
-        rms_norm_eps=config.norm.eps,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return transformers.LlamaForCausalLM(settings).to(device=weight.device, dtype=weight.dtype).eval()
-
-
-def _theirs(transformers: Any, batch: int, compile: bool) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def _theirs(transformers: Any, batch: int, compile: bool, lookup: bool) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Names and options of ``generate``, or why it is not asked."""
     yield "transformers", {}
     yield "transformers static", {"cache_implementation": "static", "disable_compile": True}
@@ -140,13 +115,15 @@ def _theirs(transformers: Any, batch: int, compile: bool) -> Iterator[tuple[str,
         else:
             settings._compile_all_devices = True  # otherwise it compiles on GPUs only
             yield "transformers static compiled", {"cache_implementation": "static", "compile_config": settings}
+    if not lookup:
+        return
     if batch == 1:
         yield "transformers lookup", {"prompt_lookup_num_tokens": _LOOKUP_TOKENS}
     else:
         yield "transformers lookup", f"takes one row, found a batch of {batch}"
 
 
-def _generation(llama: Any, rows: torch.Tensor, forwards: int, options: dict[str, Any]) -> Callable[[], _Run]:
+def _generation(rival: Any, rows: torch.Tensor, forwards: int, options: dict[str, Any]) -> Callable[[], _Run]:
     """A call that generates; how many forwards it takes is counted here, without compiling, for it is always the same.
 
     Raises:
@@ -162,13 +139,14 @@ def _generation(llama: Any, rows: torch.Tensor, forwards: int, options: dict[str
         num_forwards += 1
 
     def generate(chosen: dict[str, Any]) -> Any:
-        return llama.generate(
+        return rival.generate(
             rows, attention_mask=torch.ones_like(rows), max_new_tokens=forwards, do_sample=False, **chosen
         )
 
-    with _hook(llama, count):
+    with _hook(rival, count):
         generate(plain)
-    generate(options)
+    if plain != options:
+        generate(options)
 
     def run() -> _Run:
         synchronize(rows.device)

@@ -71,6 +71,8 @@ def measure_forwards(
 ) -> list[ForwardCost]:
     """Cost of forwards at a cache of a fixed length: each of :data:`POSITIONS`, and one position with its heads.
 
+    Models of tokens have their one head with every number of positions: what verifying a draft costs.
+
     A forward is repeated at the same place: it commits nothing. All kinds take turns after a warm-up.
 
     Args:
@@ -90,7 +92,8 @@ def measure_forwards(
             target = lm.make_target(law, compiled=compiled)
             positions = [n for n in POSITIONS if n == 1 or 2 * n <= slots]
             _start(target, batch, slots, positions[-1])
-            kinds = [*(_Kind(law, n, 0) for n in positions), _Kind(law, 1, target.unit)]
+            with_heads = positions if target.unit == target.patch == 1 else positions[:1]
+            kinds = [*(_Kind(law, n, 0) for n in positions), *(_Kind(law, n, target.unit) for n in with_heads)]
             cases |= {kind: _forward(target, batch, kind) for kind in kinds}
             found_slots[law] = target.cache.capacity
         # The widest first: after them every forward sees the whole cache.
@@ -117,7 +120,7 @@ def _start(target: PatchTarget | NextTarget, batch: int, slots: int, positions: 
     """Read random prompts of the length that leaves a cache of ``slots``, room for so many positions included."""
     patch = target.patch
     length = (slots - positions) * patch if target.unit > 1 else (slots - 1) * patch - positions
-    prompts = np.random.default_rng(0).integers(0, target.vocab_size, (batch, max(0, length - patch)), dtype=np.uint8)
+    prompts = np.random.default_rng(0).integers(0, target.vocab_size, (batch, max(0, length - patch)), dtype=np.int64)
     target.start(list(prompts), 1, (positions - 1) * target.unit)
 
 

@@ -25,8 +25,8 @@ def operations_per_symbol(config: ModelConfig, law: Law, symbols_before: float) 
     Counted are matrix products, those of attention included: for a position of the body, with S keys in its stream,
     ``2 * (M + blocks * (2 D E (H + G) + 2 H E S + n D F) + heads)``, where M is the merger's ``P * byte_width * D`` (0
     for tokens), n = 3 for SwiGLU and 2 for GELU, and heads are all K under ``product`` and ``chain``, head 1 under
-    ``next``; times :func:`positions_per_symbol`. Norms, biases, rotations, softmax and the reading of rows are not
-    counted. It is what ``torch.utils.flop_counter`` counts.
+    ``next``, of an LM head all rows of its table; times :func:`positions_per_symbol`. Norms, biases, rotations, softmax
+    and the reading of rows are not counted. It is what ``torch.utils.flop_counter`` counts.
 
     Args:
         config: of the model.
@@ -72,11 +72,13 @@ def merger_products(config: ModelConfig) -> int:
 def head_products(config: ModelConfig, law: Law) -> int:
     """Multiplications of the heads that a law asks at one position."""
     one = config.width * config.vocab_size
-    if law == "next":
-        return one
     match config.heads:
+        case LMHeadConfig(num_rows=num_rows):
+            return config.width * num_rows
+        case _ if law == "next":
+            return one
         case ChainedHeadsConfig(byte_width=byte_width, inner=inner):
             prefixes = sum(inner * (2 * config.width + j * byte_width) for j in range(1, config.patch))
             return config.patch * one + prefixes
-        case IndependentHeadsConfig() | LMHeadConfig():
+        case IndependentHeadsConfig():
             return config.patch * one

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bytelm.hub import LanguageModel
 
 DTYPES = ("float32", "bfloat16", "float16")
+_SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as one line of JSON.")]
 EncodingName = Annotated[
     str, typer.Option("--encoding", metavar="NAME", help="Name of an encoding, or path of a table (.json).")
@@ -104,13 +105,14 @@ def find_device(name: str) -> "torch.device":
 
 
 def find_dtype(name: str | None) -> "torch.dtype | None":
-    """The type of this name; None for None.
+    """The type of this name, or of its short form (``bf16``); None for None.
 
     Raises:
         ConfigError: none of ``DTYPES``.
     """
     import torch
 
+    name = _SHORT_DTYPES.get(str(name), name)
     if name is not None and name not in DTYPES:
         raise ConfigError(f"--dtype: found {name!r}, expected one of {', '.join(DTYPES)}")
     return None if name is None else getattr(torch, name)

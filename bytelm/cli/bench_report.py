@@ -7,16 +7,31 @@ from typing import TYPE_CHECKING, Any
 from bytelm.cli.console import format_table
 
 if TYPE_CHECKING:
-    from bytelm.benchmarks import Bandwidth, DecodingSpeed, ForwardCost, RivalSpeed, Skipped
+    from bytelm.benchmarks import Bandwidth, DecodingSpeed, ForwardCost, LinearCost, RivalSpeed, Skipped, StepCost
 
 GOALS = (
     "Goals: batch 1 on the CPU with the trained ja_small, greedy and T = 1: chain >= 3.0 and next with heads >= 1.5 "
     "times plain,\none chain forward with its four heads <= 1.25 times its body, transformers >= 2 times our time a "
-    "forward. On a GPU: >= 60 % of\nthe memory's roof for 1.3b in bfloat16, 4 positions <= 1.15 times one."
+    "forward; with gptj-6b in\nbfloat16: linear layers alone >= 90 % of a plain step, transformers >= 1.3 times our "
+    "time a forward, int8 >= 1.6 times plain.\nOn a GPU: >= 60 % of the memory's roof for 1.3b in bfloat16, 4 "
+    "positions <= 1.15 times one."
 )
 
 _ROOFS = ("memory", "cache")
 _OFFSETS = 4
+
+
+@dataclass(frozen=True)
+class LayersReport:
+    """A plain step, and the linear layers alone.
+
+    Attributes:
+        step: a greedy one at batch 1.
+        linear: for some numbers of rows.
+    """
+
+    step: "StepCost"
+    linear: "list[LinearCost]"
 
 
 @dataclass(frozen=True)
@@ -26,31 +41,50 @@ class DecodingReport:
     Attributes:
         memory: bandwidth of a buffer that no cache holds.
         cache: of one with the size of the model's matrices.
+        layers: a plain step beside its linear layers.
         costs: of forwards.
         speeds: of ways of decoding.
+        rival: what transformers was given.
         rivals: ours and theirs, forward against forward; empty where they were not asked for.
         skipped: rivals that were not measured.
+        int8: the step and its layers with weights in int8; None where it was not asked for.
     """
 
     memory: "Bandwidth"
     cache: "Bandwidth"
+    layers: LayersReport
     costs: "list[ForwardCost]"
     speeds: "list[DecodingSpeed]"
+    rival: str
     rivals: "list[RivalSpeed]"
     skipped: "list[Skipped]"
+    int8: LayersReport | None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; what reads memory with its share of both bandwidths."""
         return {
             "memory": asdict(self.memory),
             "cache": asdict(self.cache),
+            **self._layers(self.layers),
             "costs": [self._with_shares(row) for row in self.costs],
             "speeds": [self._with_shares(row) for row in self.speeds],
+            "rival": self.rival,
             "rivals": [asdict(row) for row in self.rivals],
             "skipped": [asdict(row) for row in self.skipped],
+            "int8": None if self.int8 is None else {**self._layers(self.int8), "ratio": self.int8_ratio},
         }
 
-    def _with_shares(self, row: "DecodingSpeed | ForwardCost") -> dict[str, Any]:
+    @property
+    def int8_ratio(self) -> float:
+        """Symbols a second of a plain step with weights in int8 over those without; NaN where it was not measured."""
+        if self.int8 is None:
+            return float("nan")
+        return self.int8.step.symbols_per_second / self.layers.step.symbols_per_second
+
+    def _layers(self, layers: LayersReport) -> dict[str, Any]:
+        return {"step": self._with_shares(layers.step), "linear": [self._with_shares(row) for row in layers.linear]}
+
+    def _with_shares(self, row: "DecodingSpeed | ForwardCost | StepCost | LinearCost") -> dict[str, Any]:
         return {
             **asdict(row),
             "memory_share": row.bytes_read_per_second / self.memory.bytes_per_second,
@@ -72,6 +106,8 @@ def format_report(setting: dict[str, Any], found: DecodingReport) -> str:
         f"{found.cache.num_bytes / 1e6:,.3g} MB (cache), the size of the model's matrices, at {cache}.",
         "Shares of these: what forwards must read, the matrices once and keys and values once a stream.",
         "",
+        *format_layers(found.layers, roofs),
+        "",
         f"Forwards with {found.costs[0].slots} positions in the cache; times plain: over the body at one position:",
         "",
         format_costs(found.costs, roofs),
@@ -84,11 +120,13 @@ def format_report(setting: dict[str, Any], found: DecodingReport) -> str:
     if found.rivals:
         lines += [
             "",
-            "The same number of forwards, greedy, prefill included; transformers on a Llama of the same body, random "
-            "weights:",
+            f"The same number of forwards, greedy, prefill included; transformers on {found.rival}:",
             "",
             format_rivals(found.rivals),
         ]
+    if found.int8 is not None:
+        lines += ["", f"Weights in int8, {found.int8_ratio:.2f} times the symbols/s of a plain step above."]
+        lines += format_layers(found.int8, roofs)
     if found.skipped:
         lines += ["", *(f"not measured: {entry.name}: {entry.reason}" for entry in found.skipped)]
     return "\n".join([*lines, "", GOALS])
@@ -115,6 +153,31 @@ def format_speeds(speeds: "Sequence[DecodingSpeed]", roofs: "Sequence[Bandwidth]
         accepted = " ".join(f"{share:.2f}" for share in speed.acceptance_at[:_OFFSETS])
         rows.append([*row, f"{speed.ratio:.2f}", accepted + (" …" if len(speed.acceptance_at) > _OFFSETS else "")])
     return format_table(header, rows, "rrll" + "r" * (len(header) - 5) + "l")
+
+
+def format_layers(layers: LayersReport, roofs: "Sequence[Bandwidth]" = ()) -> list[str]:
+    """A plain step in a line, then a table of its linear layers alone, with the share of bandwidths."""
+    step = layers.step
+    shares = ", ".join(
+        f"{share} of {name}" for share, name in zip(_shares(step.bytes_read_per_second, roofs), _ROOFS, strict=False)
+    )
+    header = ["linear layers alone", "rows", "ms", "times one row", *(f"of {name}" for name in _ROOFS[: len(roofs)])]
+    rows = [
+        [
+            f"through {cost.through}",
+            str(cost.rows),
+            f"{cost.seconds * 1e3:.3g}",
+            f"{cost.ratio:.2f}",
+            *_shares(cost.bytes_read_per_second, roofs),
+        ]
+        for cost in layers.linear
+    ]
+    return [
+        f"A plain greedy step at batch 1: {step.seconds * 1e3:.3g} ms, {_figure(step.symbols_per_second)} symbols/s, "
+        f"{shares}; its linear layers alone take {100 * step.linear_share:.1f} % of that:",
+        "",
+        format_table(header, rows, "l" + "r" * (len(header) - 1)),
+    ]
 
 
 def format_costs(costs: "Sequence[ForwardCost]", roofs: "Sequence[Bandwidth]" = ()) -> str:

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
 from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
-from bytelm.training import OptimizerConfig
+from bytelm.training import LossConfig, OptimizerConfig
 
 _NODES: Mapping[tuple[str, ...], type[Config]] = {
     ("model", "config"): ModelConfig,
     ("model", "next_patch"): NextPatchConfig,
     ("model", "draft_heads"): DraftHeadsConfig,
     ("model", "optimizer"): OptimizerConfig,
+    ("model", "loss"): LossConfig,
 }
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(?P<key>[^\s=]+)|does not accept option '(?P<option>[^']+)'")
 _WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)')
@@ -78,7 +79,7 @@ class ConfigExplainer:
         """The error for what was raised while building objects from parsed ``values``."""
         try:
             for path, config in _NODES.items():
-                _check(config, _node(values, path), ".".join(path))
+                _check(config, _plain(_node(values, path)), ".".join(path))
         except ConfigError as found:
             return found
         return error if isinstance(error, ConfigError) else ConfigError(self._shorten(_one_line(error)))
@@ -170,6 +171,19 @@ def _node(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
     for part in path:
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def _plain(value: Any) -> Any:
+    """Parsed values with the namespaces inside of lists as mappings."""
+    match value:
+        case Namespace():
+            return _plain(vars(value))
+        case Mapping():
+            return {name: _plain(v) for name, v in value.items()}
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case _:
+            return value
 
 
 def _check(config: type[Config], values: Any, path: str) -> None:

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bytelm.nn.embedding import embedding
+from bytelm.nn.linear import Linear
 from bytelm.nn.ngram import NgramTables
 from bytelm.shapes import Hidden, Windows
 
@@ -15,8 +16,8 @@ class PrefixMLP(nn.Module):
 
     def __init__(self, width: int, prefix_width: int, inner: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width + prefix_width, inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
+        self.up = Linear(width + prefix_width, inner, bias=False)
+        self.down = Linear(inner, width, bias=False)
 
     def forward(self, h: Float[Tensor, "*B D"], prefix: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
         """The change, to be added to the state."""
@@ -37,6 +38,7 @@ class ChainedHeads(nn.Module):
         inner: inner width of the MLP.
         norm: normalises the sum before the unembedding.
         tables: n-gram tables, or None.
+        num_unembeddings: K, or 1 for one that all heads share.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class ChainedHeads(nn.Module):
         inner: int,
         norm: nn.Module,
         tables: NgramTables | None,
+        num_unembeddings: int,
     ) -> None:
         super().__init__()
+        assert num_unembeddings in (1, num_heads)
         self.num_heads = num_heads
         self.embedding = embedding(vocab_size, byte_width)
         self.prefix_mlps = nn.ModuleList(PrefixMLP(width, j * byte_width, inner) for j in range(1, num_heads))
         self.norm = norm
-        self.unembeddings = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(num_heads))
+        self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
 
     def forward(
@@ -73,4 +77,4 @@ class ChainedHeads(nn.Module):
             s_BD = s_BD + self.prefix_mlps[n - 1](h_BD, self.embedding(prefix_BN).flatten(-2))
         if self.tables is not None:
             s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
-        return self.unembeddings[n](self.norm(s_BD))
+        return self.unembeddings[n % len(self.unembeddings)](self.norm(s_BD))

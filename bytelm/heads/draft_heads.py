@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bytelm.heads.lm_head import LMHead
+from bytelm.nn.linear import Linear
 
 
 class DraftHeads(nn.Module):
@@ -26,7 +27,7 @@ class DraftHeads(nn.Module):
         super().__init__()
         assert len(unembeddings) in (0, num_heads)
         self.num_heads = num_heads
-        self.residual = nn.Linear(width, num_heads * width, bias=False)
+        self.residual = Linear(width, num_heads * width, bias=False)
         self.unembeddings = nn.ModuleList(unembeddings)
 
     def forward(self, h: Float[Tensor, "*B D"], lm_head: LMHead) -> Float[Tensor, "*B K V"]:

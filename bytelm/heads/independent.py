@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn.linear import Linear, linear
 from bytelm.shapes import Hidden, Windows
 
 
@@ -12,7 +13,7 @@ class IndependentHeads(nn.Module):
     def __init__(self, width: int, vocab_size: int, num_heads: int) -> None:
         super().__init__()
         self.vocab_size, self.num_heads = vocab_size, num_heads
-        self.unembedding = nn.Linear(width, num_heads * vocab_size, bias=False)
+        self.unembedding = Linear(width, num_heads * vocab_size, bias=False)
 
     def forward(
         self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
@@ -26,4 +27,4 @@ class IndependentHeads(nn.Module):
         """Logits of head N + 1, which follows a prefix of N bytes of the patch."""
         n = prefix_BN.shape[-1]
         rows = slice(n * self.vocab_size, (n + 1) * self.vocab_size)
-        return nn.functional.linear(h_BD, self.unembedding.weight[rows])
+        return linear(h_BD, self.unembedding.weight[rows])

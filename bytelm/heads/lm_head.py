@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn.linear import Linear
 from bytelm.shapes import Hidden, Windows
 
 
@@ -31,7 +32,7 @@ class LMHead(nn.Module):
     ) -> None:
         super().__init__()
         self.vocab_size, self.scale = vocab_size, scale
-        self.unembedding = nn.Linear(width, num_rows, bias=bias)
+        self.unembedding = Linear(width, num_rows, bias=bias)
 
     def forward(
         self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
@@ -47,6 +48,5 @@ class LMHead(nn.Module):
 
     def logits(self, h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Logits of the symbol after each state."""
-        weight, bias = self.unembedding.weight[: self.vocab_size], self.unembedding.bias
-        logits = nn.functional.linear(h, weight, None if bias is None else bias[: self.vocab_size])
+        logits = self.unembedding(h)[..., : self.vocab_size]
         return logits if self.scale == 1.0 else logits * self.scale

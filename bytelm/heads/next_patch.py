@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn.linear import Linear
 from bytelm.nn.merger import ConcatMerger
 
 
@@ -36,7 +37,7 @@ class NextPatch(nn.Module):
         super().__init__()
         self.merger = merger
         self.state_norm, self.bytes_norm = state_norm, bytes_norm
-        self.mix = nn.Linear(2 * width, width, bias=False)
+        self.mix = Linear(2 * width, width, bias=False)
         self.feedforward_norm, self.feedforward = feedforward_norm, feedforward
         self.norm = norm
 

@@ -224,7 +224,7 @@ def _alibi(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": "alibi", "shrink": factor} if factor is not None else {"kind": "alibi", "trained": trained}
 
 
-_GPTJ = Family(
+GPTJ = Family(
     "gptj",
     (
         _weight("merger.embedding", "transformer.wte"),
@@ -323,7 +323,7 @@ def recognise(config: Mapping[str, Any], names: Collection[str]) -> Family:
 
     match kind:
         case "gptj" if has("h.0.attn.q_proj.weight"):
-            return _GPTJ
+            return GPTJ
         case "llama" if has("layers.0.self_attn.q_proj.weight"):
             return _LLAMA
         case "gpt2" if has("h.0.attn.c_attn.weight") and not has("h.0.mlp.c_fc2.weight"):

@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
 from bytelm.model.axes import (
@@ -32,6 +33,9 @@ from bytelm.nn.merger import ConcatMerger, TokenEmbedding
 from bytelm.nn.ngram import NgramTables
 from bytelm.nn.norm import RMSNorm
 from bytelm.nn.position import Alibi, Rotary, Unplaced
+
+_NOISE = 2**20 + 7
+"""Numbers in a block of noise: no multiple of the width of a matrix."""
 
 
 def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device | None = None) -> ByteLM:
@@ -82,6 +86,44 @@ def initialise(model: ByteLM, seed: int) -> None:
     guess what the LM head predicts.
     """
     generator = torch.Generator().manual_seed(seed)
+
+    def draw(parameter: Tensor, deviation: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+
+    _fill(model, draw)
+
+
+def build_noise_model(config: ModelConfig, dtype: torch.dtype, device: str | torch.device = "cpu") -> ByteLM:
+    """A model to measure speed on, made at the speed of memory and in its final type at once: no weight is drawn twice.
+
+    Weights are those of :func:`initialise`, but that a million normal numbers come again and again, at other places of
+    each matrix; each has memory of its own.
+
+    Args:
+        config: of the model.
+        dtype: of all weights.
+        device: where they go.
+    """
+    model = build_model(config, device="meta").to(dtype)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty_like(parameter, device=device)))
+    with torch.device(device):
+        model.position = _position(config)
+    tie_head(model)
+    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
+
+    def repeat(parameter: Tensor, deviation: float) -> None:
+        some = noise * deviation
+        for piece in parameter.view(-1).split(_NOISE):
+            piece.copy_(some[: len(piece)])
+
+    _fill(model, repeat)
+    return model
+
+
+def _fill(model: ByteLM, draw: Callable[[Tensor, float], None]) -> None:
+    """Give every weight its values; ``draw`` fills a matrix with normal numbers of a deviation."""
     shrink = 1 / math.sqrt(2 * model.config.num_blocks)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -89,8 +131,7 @@ def initialise(model: ByteLM, seed: int) -> None:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             residual = name.endswith(("attention.output.weight", "feedforward.down.weight"))
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise * (0.02 * shrink if residual else 0.02))
+            draw(parameter, 0.02 * shrink if residual else 0.02)
     if model.draft_heads is not None:
         model.draft_heads.start_as(model.lm_head)
 
@@ -182,6 +223,7 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
                 heads.inner,
                 _norm(config),
                 _tables(heads.tables, config.width),
+                heads.num_unembeddings(config.patch),
             )
 
 

@@ -98,7 +98,7 @@ class LMHeadConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class IndependentHeadsConfig(Config):
-    """K linear heads on the state alone."""
+    """K linear heads on the state alone. They cannot share a matrix: all would predict the same."""
 
     kind: Literal["independent"] = "independent"
 
@@ -120,12 +120,15 @@ class ChainedHeadsConfig(Config):
         byte_width: width of the heads' own byte embeddings.
         inner: inner width of each head's MLP.
         tables: n-gram tables read just before each head's byte, shared by the heads; none by default.
+        unembedding: ``own``: one for each head; ``shared``: one for all (Gloeckle et al. 2024, arXiv:2404.19737,
+            section 2).
     """
 
     kind: Literal["chained"] = "chained"
     byte_width: int = 64
     inner: int = 256
     tables: NgramConfig | None = None
+    unembedding: Literal["own", "shared"] = "own"
 
     def validate(self) -> None:
         """Check the widths."""
@@ -137,10 +140,15 @@ class ChainedHeadsConfig(Config):
         """Laws these heads define, the default first."""
         return ("chain", "next")
 
+    def num_unembeddings(self, patch: int) -> int:
+        """Unembeddings of ``patch`` heads."""
+        return patch if self.unembedding == "own" else 1
+
     def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
         """Parameters of embedding, MLPs, norm, unembeddings and tables."""
         mlps = sum(self.inner * (2 * width + j * self.byte_width) for j in range(1, patch))
-        plain = vocab_size * self.byte_width + mlps + norm.num_parameters(width) + patch * width * vocab_size
+        unembeddings = self.num_unembeddings(patch) * width * vocab_size
+        plain = vocab_size * self.byte_width + mlps + norm.num_parameters(width) + unembeddings
         return plain + (self.tables.num_parameters(width) if self.tables else 0)
 
 

@@ -6,8 +6,12 @@ from bytelm.model.config import (
     ChainedHeadsConfig,
     FeedForwardConfig,
     IndependentHeadsConfig,
+    LMHeadConfig,
     MergerConfig,
     ModelConfig,
+    NormConfig,
+    RotaryConfig,
+    TokenEmbeddingConfig,
 )
 
 
@@ -20,6 +24,24 @@ def _chained(width: int, num_blocks: int, num_heads: int, num_kv_heads: int, inn
         merger=MergerConfig(byte_width=width // 4),
         heads=ChainedHeadsConfig(byte_width=min(256, width // 4), inner=width),
         context=context,
+    )
+
+
+def _gptj(width: int, num_blocks: int, num_heads: int, turned: int, num_rows: int, context: int) -> ModelConfig:
+    """The shape of GPT-J, with a token in every row."""
+    return ModelConfig(
+        width=width,
+        num_blocks=num_blocks,
+        attention=AttentionConfig(num_heads=num_heads, num_kv_heads=num_heads, head_width=width // num_heads),
+        feedforward=FeedForwardConfig(kind="gelu", inner=4 * width, bias=True),
+        merger=TokenEmbeddingConfig(num_rows=num_rows),
+        heads=LMHeadConfig(num_rows=num_rows, bias=True),
+        position=RotaryConfig(width=turned),
+        norm=NormConfig(kind="layer", eps=1e-5),
+        wiring="parallel",
+        context=context,
+        patch=1,
+        vocab_size=num_rows,
     )
 
 
@@ -38,6 +60,8 @@ PRESETS: dict[str, ModelConfig] = {
         heads=IndependentHeadsConfig(),
         context=11_520,
     ),
+    "gptj-toy": _gptj(64, 2, 4, 8, 512, 1_024),
+    "gptj-6b": _gptj(4_096, 28, 16, 64, 50_400, 2_048),
 }
 
 

@@ -1,10 +1,11 @@
 """Grouped-query self-attention over positions (Ainslie et al. 2023, arXiv:2305.13245)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bytelm.nn.attend import attend
 from bytelm.nn.fused import FusedLinear
 from bytelm.nn.kv_cache import CacheView
+from bytelm.nn.linear import Linear
 from bytelm.nn.position import Places
 from bytelm.nn.rotary import rotate
 from bytelm.shapes import Hidden
@@ -38,7 +39,7 @@ class Attention(nn.Module):
         self.query_key_value = FusedLinear(
             width, ((num_heads + num_kv_heads) * head_width, num_kv_heads * head_width), bias=bias
         )
-        self.output = nn.Linear(num_heads * head_width, width, bias=output_bias)
+        self.output = Linear(num_heads * head_width, width, bias=output_bias)
 
     def forward(self, x_BTD: Hidden, places: Places, block: int, view: CacheView | None) -> Hidden:
         """Attend to what the places show: positions of ``x`` when ``view`` is None, else those of the cache rows."""
@@ -53,9 +54,7 @@ class Attention(nn.Module):
             k_BGTE, v_BGTE = k_BGTE.to(q_BHTE.dtype), v_BGTE.to(q_BHTE.dtype)
         if mask is not None and mask.is_floating_point():
             mask = mask.to(q_BHTE.dtype)
-        y_BHTE = F.scaled_dot_product_attention(
-            q_BHTE, k_BGTE, v_BGTE, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
-        )
+        y_BHTE = attend(q_BHTE, k_BGTE, v_BGTE, mask, self.scale)
         return self.output(y_BHTE.transpose(1, 2).flatten(2))
 
     def _by_head(self, x_BTD: Tensor) -> Tensor:

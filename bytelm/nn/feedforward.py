@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bytelm.nn.fused import FusedLinear
+from bytelm.nn.linear import Linear
 
 
 class SwiGLU(nn.Module):
@@ -19,7 +20,7 @@ class SwiGLU(nn.Module):
     def __init__(self, width: int, inner: int, *, bias: bool = False) -> None:
         super().__init__()
         self.gate_up = FusedLinear(width, (inner, inner), bias=bias)
-        self.down = nn.Linear(inner, width, bias=bias)
+        self.down = Linear(inner, width, bias=bias)
 
     def forward(self, x_BD: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Apply to each position on its own."""
@@ -38,7 +39,7 @@ class GeluMLP(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.up, self.down = Linear(width, inner), Linear(inner, width)
 
     def forward(self, x_BD: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Apply to each position on its own."""

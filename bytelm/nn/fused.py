@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+from bytelm.nn.linear import Linear
 
 
-class FusedLinear(nn.Linear):
+class FusedLinear(Linear):
     """Several linear layers that read the same input: their weights under each other, one product.
 
     Args:

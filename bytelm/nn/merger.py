@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bytelm.nn.embedding import embedding
+from bytelm.nn.linear import Linear
 from bytelm.nn.ngram import NgramTables
 
 
@@ -21,7 +22,7 @@ class ConcatMerger(nn.Module):
     def __init__(self, vocab_size: int, patch: int, byte_width: int, width: int, tables: NgramTables | None) -> None:
         super().__init__()
         self.embedding = embedding(vocab_size, byte_width)
-        self.projection = nn.Linear(patch * byte_width, width, bias=False)
+        self.projection = Linear(patch * byte_width, width, bias=False)
         self.tables = tables
 
     def forward(

@@ -9,6 +9,7 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.language_model import LanguageModel
 from bytelm.tokenizer import Tokenizer
+from bytelm.training.averaging import averaged_weights
 from bytelm.training.draft_heads import DraftHeadsModule
 from bytelm.training.module import ByteLMModule
 
@@ -45,7 +46,8 @@ class ExportModel(L.Callback):
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-            pl_module.export(target, provenance)
+            with averaged_weights(trainer, pl_module):
+                pl_module.export(target, provenance)
 
 
 class LogSamples(L.Callback):
@@ -79,12 +81,13 @@ class LogSamples(L.Callback):
         if not trainer.is_global_zero:
             return
         lm = LanguageModel(pl_module.model, Tokenizer(get_encoding(pl_module.encoding_name)))
-        out = lm.generate(
-            self.prompts,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=self.temperature > 0,
-            temperature=self.temperature,
-        )
+        with averaged_weights(trainer, pl_module):
+            out = lm.generate(
+                self.prompts,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=self.temperature > 0,
+                temperature=self.temperature,
+            )
         text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self.prompts, out.texts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "samples.txt", "a", encoding="utf-8") as file:

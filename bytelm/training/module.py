@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -12,10 +11,11 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
-from bytelm.model.byte_lm import cross_entropy, soft_cross_entropy
+from bytelm.model.byte_lm import cross_entropy
 from bytelm.model.config import ModelConfig, NextPatchConfig
 from bytelm.training.activation_checkpointing import checkpoint_activations
 from bytelm.training.initial import initial_model
+from bytelm.training.loss import LossConfig, TrainingLoss
 from bytelm.training.optimizer import OptimizerConfig
 
 
@@ -26,7 +26,8 @@ class ByteLMModule(L.LightningModule):
         config: the model, field by field; or leave it out and name a preset or a folder.
         preset: ``tiny``, ``small``, ``base``, ``1.3b`` or ``6.5b``.
         encoding: name of the encoding of the corpora.
-        optimizer: AdamW and its schedule.
+        optimizer: AdamW, or Muon with AdamW, and its schedule.
+        loss: what is minimised.
         seed: of the initial weights.
         init_from: checkpoint folder to take model and weights from.
         next_patch: the module to add, if the model has none.
@@ -44,6 +45,7 @@ class ByteLMModule(L.LightningModule):
         init_from: Path | None = None,
         next_patch: NextPatchConfig | None = None,
         train_only: Literal["next_patch"] | None = None,
+        loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -52,6 +54,8 @@ class ByteLMModule(L.LightningModule):
         self.optimizer_config, self.seed = optimizer, seed
         self.model = initial_model(config, preset, init_from, next_patch, chosen, seed)
         self.config = self.model.config
+        self.loss = TrainingLoss(loss, self.config.patch, chosen)
+        self.num_steps = 1
         if train_only is not None:
             if self.model.next_patch is None:
                 raise ConfigError(
@@ -83,18 +87,10 @@ class ByteLMModule(L.LightningModule):
             )
 
     def training_step(self, batch_BL: Tensor, batch_idx: int) -> Tensor:
-        """Mean nats per byte over all heads; and, added to it, those of drafted patches against the model's law."""
-        h_BTD, windows, targets = self.model.read(batch_BL)
-        logits_BTKV = self.model.heads(h_BTD, windows, targets)
-        loss = cross_entropy(logits_BTKV, targets).mean()
-        self.log("train/nats_per_byte", loss, prog_bar=True)
-        if self.model.next_patch is None:
-            return loss
-        ahead = self.model.predict_ahead(h_BTD, windows, targets)
-        drafts = [soft_cross_entropy(logits, logits_BTKV[:, n:]).mean() for n, logits in enumerate(ahead, 1)]
-        next_patch_loss = torch.stack(drafts).mean()
-        self.log("train/next_patch_nats", next_patch_loss, prog_bar=True)
-        return loss + next_patch_loss
+        """The loss of a batch."""
+        loss, figures = self.loss(self.model, batch_BL, self.global_step / self.num_steps)
+        self.log_dict({f"train/{name}": figure for name, figure in figures.items()}, prog_bar=True)
+        return loss
 
     def configure_gradient_clipping(
         self,
@@ -166,8 +162,10 @@ class ByteLMModule(L.LightningModule):
         self.log(f"{prefix}_bpc", values[f"{prefix}/bits_per_char"].float(), prog_bar=True, logger=False)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a schedule per step."""
-        return self.optimizer_config.configure(self.model, self.trainer.estimated_stepping_batches)
+        """The optimiser with a schedule per step."""
+        configured = self.optimizer_config.configure(self.model, self.trainer.estimated_stepping_batches)
+        self.num_steps = int(self.trainer.estimated_stepping_batches)
+        return configured
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the model to a folder that ``bytelm.load`` reads."""

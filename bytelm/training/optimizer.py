@@ -1,15 +1,34 @@
-"""AdamW and its schedule."""
+"""AdamW, or Muon with AdamW, and its schedule."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
+import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayGroup(Config):
+    """A weight decay for some parameters.
+
+    Attributes:
+        names: of the parameters in the model, as a pattern of the shell: ``blocks.*.attention.*``.
+        weight_decay: of them.
+    """
+
+    names: str
+    weight_decay: float
+
+    def validate(self) -> None:
+        """Check the range."""
+        self.require(self.weight_decay >= 0, "weight_decay", "a number >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +38,8 @@ class OptimizerConfig(Config):
     The defaults are the recipe of the reference model.
 
     Attributes:
+        algorithm: ``adamw``; or ``muon`` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for the
+            hidden matrices and AdamW for embeddings, tables, norms and unembeddings, at the same rate.
         lr: learning rate at the end of warm-up.
         min_lr: learning rate at the last step.
         warmup_steps: steps from 0 to ``lr``.
@@ -26,8 +47,11 @@ class OptimizerConfig(Config):
         beta2: decay of the mean of squared gradients.
         eps: added to the denominator.
         weight_decay: on matrices of linear layers; embeddings, tables and norms are not decayed.
+        decay_groups: parameters with another weight decay; the first pattern that a name matches counts.
+        momentum: of Muon.
     """
 
+    algorithm: Literal["adamw", "muon"] = "adamw"
     lr: float = 5e-4
     min_lr: float = 1e-5
     warmup_steps: int = 2_000
@@ -35,6 +59,8 @@ class OptimizerConfig(Config):
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
+    decay_groups: tuple[DecayGroup, ...] = ()
+    momentum: float = 0.95
 
     def validate(self) -> None:
         """Check the ranges."""
@@ -45,6 +71,9 @@ class OptimizerConfig(Config):
         self.require(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)")
         self.require(self.eps > 0, "eps", "a number > 0")
         self.require(self.weight_decay >= 0, "weight_decay", "a number >= 0")
+        self.require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
+        if self.algorithm == "muon" and not hasattr(torch.optim, "Muon"):
+            raise ConfigError(f"algorithm: found 'muon' with torch {torch.__version__}, expected a torch that has Muon")
 
     def factor(self, step: int, num_steps: int) -> float:
         """Learning rate of step ``step`` (0, 1, …) of ``num_steps``, as a share of ``lr``."""
@@ -54,15 +83,38 @@ class OptimizerConfig(Config):
         low = self.min_lr / self.lr
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def build(self, model: nn.Module, num_steps: int) -> tuple[AdamW, LambdaLR]:
-        """Optimiser and per-step schedule for the parameters of ``model``."""
-        decayed = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
-        groups = [
-            {"params": [p for p in model.parameters() if p in decayed], "weight_decay": self.weight_decay},
-            {"params": [p for p in model.parameters() if p not in decayed], "weight_decay": 0.0},
-        ]
-        optimizer = AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)
+    def build(self, model: nn.Module, num_steps: int) -> tuple[Optimizer, LambdaLR]:
+        """Optimiser and per-step schedule for the parameters of ``model``.
+
+        Raises:
+            ConfigError: a pattern of ``decay_groups`` decides for no parameter.
+        """
+        optimizer = self._optimizer(model)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
+
+    def _optimizer(self, model: nn.Module) -> Optimizer:
+        groups, betas = self._groups(model), (self.beta1, self.beta2)
+        if self.algorithm == "adamw":
+            return AdamW(groups, lr=self.lr, betas=betas, eps=self.eps)
+        from bytelm.training.muon import muon_with_adamw  # an older torch cannot import it
+
+        return muon_with_adamw(model, groups, lr=self.lr, momentum=self.momentum, betas=betas, eps=self.eps)
+
+    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Parameters with their decay: matrices of linear layers, all others, then ``decay_groups``."""
+        matrices = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
+        decays = [self.weight_decay, 0.0, *(group.weight_decay for group in self.decay_groups)]
+        groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in decays]
+        for name, parameter in model.named_parameters():
+            matching = (i for i, group in enumerate(self.decay_groups, 2) if fnmatchcase(name, group.names))
+            groups[next(matching, 0 if parameter in matrices else 1)]["params"].append(parameter)
+        for i, group in enumerate(self.decay_groups):
+            if not groups[i + 2]["params"]:
+                raise ConfigError(
+                    f"model.optimizer.decay_groups[{i}].names: found {group.names!r}, expected a pattern of the name of"
+                    " a parameter, such as 'blocks.*.attention.*', that no pattern before it matches"
+                )
+        return groups
 
     def configure(self, model: nn.Module, num_steps: float) -> dict[str, Any]:
         """What a LightningModule's ``configure_optimizers`` returns; the schedule has a rate for each step.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bytelm.benchmarks import decoding_rivals, measure_rivals
-from bytelm.benchmarks.decoding_rivals import build_llama
+from bytelm.benchmarks.rival_models import build_llama
 from bytelm.encoding import get_encoding
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer

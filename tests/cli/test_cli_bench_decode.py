@@ -107,6 +107,71 @@ def test_a_preset_has_random_weights(run):
     assert (found["rivals"], found["skipped"], found["plot"]) == ([], [], None)
 
 
+TOKENS = ("--preset", "gptj-toy", "--max-new-tokens", 3, "--repeats", 1, "--batches", 1, "--temperatures", 0)
+
+
+def test_a_preset_of_tokens_takes_the_same_path(run, check_fields):
+    pytest.importorskip("transformers")
+    found = run("bench", "decode", *TOKENS, "--random-weights", "--drafts", "none,lookup", "--json").json
+    check_fields(command.decode, found)
+    assert (found["model"], found["encoding"], found["dtype"]) == ("random gptj-toy", "bpe", "float32")
+    assert (found["parameters"], found["rival"], found["skipped"]) == (165_376, "GPT-J on the same weights", [])
+    assert [(s["law"], s["draft"]) for s in found["speeds"]] == [("next", "none"), ("next", "lookup")]
+    assert [r["name"] for r in found["rivals"]] == [
+        "bytelm next", "transformers", "transformers static", "transformers lookup"
+    ]  # fmt: skip
+    assert [(c["positions"], c["heads"]) for c in found["costs"]] == [(n, h) for h in (0, 1) for n in (1, 2, 4, 8, 16)]
+    assert found["int8"] is None
+
+
+def test_weights_in_int8_are_measured_after_the_others(run):
+    pytest.importorskip("torchao")
+    found = run(
+        "bench", "decode", *TOKENS, "--drafts", "none", "--no-rivals", "--dtype", "bf16", "--int8", "--json"
+    ).json
+    assert found["dtype"] == "bfloat16"
+    int8 = found["int8"]
+    for layers in (found, int8):
+        assert [(cost["through"], cost["rows"]) for cost in layers["linear"]] == [
+            (through, rows) for through in ("bytelm", "torch") for rows in (1, 2, 4, 8)
+        ]
+        assert layers["step"]["memory_share"] == pytest.approx(
+            layers["step"]["bytes_read_per_second"] / found["memory"]["bytes_per_second"]
+        )
+    assert int8["ratio"] == int8["step"]["symbols_per_second"] / found["step"]["symbols_per_second"]
+    half = int8["step"]["bytes_read_per_second"] * int8["step"]["seconds"]
+    assert 2 * half == pytest.approx(found["step"]["bytes_read_per_second"] * found["step"]["seconds"])
+
+
+def test_a_large_model_is_measured_less(monkeypatch):
+    seen = []
+
+    def measure(lm, plan):
+        seen.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure", measure)
+    for limit in (command._LARGE_PARAMETERS, 100_000):
+        monkeypatch.setattr(command, "_LARGE_PARAMETERS", limit)
+        with pytest.raises(KeyboardInterrupt):
+            command.decode(preset="gptj-toy", batches=None, drafts=None, max_new_tokens=None)
+    usual, large = seen
+    assert (usual.batches, usual.temperatures, usual.max_new_tokens) == ([1, 8, 32], [0.0, 0.7, 1.0], 160)
+    assert [way.draft for way in usual.ways] == ["none", "lookup", "auto"]
+    assert len(usual.prompts) == 3
+    assert (large.batches, large.temperatures, large.max_new_tokens) == ([1], [0.0], 16)
+    assert ([way.draft for way in large.ways], large.prompts) == (["none"], ["A"])
+
+
+def test_the_table_tells_of_layers_and_of_int8(run):
+    pytest.importorskip("torchao")
+    out = run("bench", "decode", *TOKENS, "--drafts", "none", "--no-rivals", "--dtype", "bfloat16", "--int8").out
+    assert out.count("linear layers alone  rows") == 2
+    assert out.count("A plain greedy step at batch 1: ") == 2
+    assert "Weights in int8, " in out
+    assert max(map(len, out.splitlines())) < 160
+
+
 def test_speeds_without_roofs_have_no_shares():
     from bytelm.benchmarks import DecodingSpeed
 
@@ -133,6 +198,8 @@ def test_speeds_without_roofs_have_no_shares():
         (("--preset", "tiny", "--laws", "next,last"), ("law 'last'",)),
         (("--preset", "tiny", "--drafts", "tails"), ("draft: found 'tails'",)),
         (("--preset", "tiny", "--dtype", "float8"), ("--dtype: found 'float8'",)),
+        (("--preset", "tiny", "--drafts", ""), ("draft: found ''",)),
+        (("MODEL", "--random-weights"), ("--random-weights: found no --preset",)),
         (("--preset", "tiny", "--device", "abacus"), ("--device: found 'abacus'",)),
         (("--preset", "tiny", "--threads", "0"), ("--threads",)),
         (("--preset", "tiny", "--repeats", "0"), ("--repeats",)),

@@ -54,7 +54,7 @@ COMMANDS = {
     "bytelm bench decode": {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
         *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
-        *{"--rivals", "--no-rivals", "--plot", "--device", "--json"},
+        *{"--rivals", "--no-rivals", "--plot", "--device", "--json", "--int8", "--random-weights"},
     },
 }
 

@@ -105,6 +105,22 @@ def test_fit_the_next_patch_of_a_trained_model(run, config, corpus, chained_mode
     run("fit", "--config", path, "--model.init_from", tmp_path / "none").refused(f"{tmp_path / 'none'}: no such folder")
 
 
+def test_fit_with_every_option_of_training(run, config):
+    average = {"class_path": "bytelm.training.averaging.AverageWeights", "init_args": {"decay": 0.9}}
+    optimizer = {
+        "algorithm": "muon",
+        "warmup_steps": 1,
+        "decay_groups": [{"names": "heads.*", "weight_decay": 0.2}, {"names": "*norm*", "weight_decay": 0}],
+    }
+    loss = {"head_weights": [1, 0.5, 0.5, 0.25], "curriculum": 0.5, "z_loss": 1e-4}
+    loss |= {"detach_heads": True, "mask_controls": True}
+    path = config(trainer__callbacks=[average], model__optimizer=optimizer, model__loss=loss)
+    heads = ("--model.config.heads.unembedding", "shared")
+    result = run("fit", "--config", path, *heads, "--json").json
+    assert result["metrics"]["train/loss"] != result["metrics"]["train/nats_per_byte"]
+    assert bytelm.load(result["model"]).config.heads.unembedding == "shared"
+
+
 def test_print_config_and_help(run, config):
     status, out, err = run("fit", "--config", config(), "--data.window", 16, "--print_config")
     assert (status, err) == (0, "")
@@ -131,6 +147,14 @@ def test_print_config_and_help(run, config):
         (("--ckpt_path", "nowhere.ckpt"), ("nowhere.ckpt",)),
         (("--config", "nowhere.yaml"), ("nowhere.yaml",)),
         (("stray",), ("stray: unknown option",)),
+        (("--model.loss.head_weights", "[1, 1]"), ("model.loss.head_weights: found 2 numbers, expected 4",)),
+        (("--model.loss.curriculum", "2"), ("model.loss.curriculum: found 2", "from 0 to 1")),
+        (("--model.loss.zloss", "2"), ("model.loss.zloss: unknown field", "z_loss")),
+        (
+            ("--model.loss.mask_controls", "true", "--model.encoding", "utf16"),
+            ("model.loss.mask_controls: ", "'utf16'"),
+        ),
+        (("--model.optimizer.algorithm", "sgd"), ("model.optimizer.algorithm: found 'sgd'", "'muon'")),
     ],
 )
 def test_options_that_are_refused(run, config, options, parts):
@@ -145,6 +169,22 @@ def test_options_that_are_refused(run, config, options, parts):
         ({"model__config__attention__num_kv_heads": 3}, ("model.config.attention.num_kv_heads: found 3",)),
         ({"model__config__width": ...}, ("model.config.width: missing",)),
         ({"model__optimizer__lr": -1.0}, ("model.optimizer.lr: found -1.0",)),
+        (
+            {"model__optimizer": {"decay_groups": [{"names": "headz.*", "weight_decay": 0.1}]}},
+            ("model.optimizer.decay_groups[0].names: found 'headz.*'",),
+        ),
+        (
+            {"model__optimizer": {"decay_groups": [{"names": "heads.*", "weight_decay": -0.1}]}},
+            ("model.optimizer.decay_groups[0].weight_decay: found -0.1",),
+        ),
+        (
+            {
+                "trainer__callbacks": [
+                    {"class_path": "bytelm.training.averaging.AverageWeights", "init_args": {"decay": 2.0}}
+                ]
+            },
+            ("trainer.callbacks: found AverageWeights with decay 2.0",),
+        ),
         ({"model__preset": "tiny"}, ("model: ", "preset 'tiny'")),
         ({"trainer__logger__class_path": "lightning.NoLogger"}, ("trainer.logger: ", "NoLogger")),
         ({"data__window": 6}, ("data.window: found 6",)),

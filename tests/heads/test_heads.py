@@ -1,11 +1,25 @@
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
-from support import KINDS, tiny_model
+from support import KINDS, naive_generate, tiny_config, tiny_model
+
+import bytelm
+from bytelm.decoding import Sampling
+from bytelm.encoding import get_encoding
+from bytelm.hub import save_checkpoint
 
 
-@pytest.fixture(params=KINDS, ids=str)
+def shared_model(tables=False, **options):
+    """A model whose chained heads share one unembedding."""
+    heads = dataclasses.replace(tiny_config("chained", tables).heads, unembedding="shared")
+    return tiny_model("chained", tables, heads=heads, **options)
+
+
+@pytest.fixture(params=[*KINDS, "shared"], ids=str)
 def heads(request):
-    return tiny_model(*request.param).heads
+    return (shared_model(True) if request.param == "shared" else tiny_model(*request.param)).heads
 
 
 def inputs():
@@ -51,3 +65,30 @@ def test_every_head_reads_the_state(heads):
     one[1, 2] += 0.5
     where = (heads(h, windows, targets) != heads(one, windows, targets)).flatten(2).any(-1)
     assert where.nonzero().tolist() == [[1, 2]]
+
+
+def test_a_shared_unembedding_is_that_of_every_head():
+    heads, own = shared_model().heads, tiny_model("chained").heads
+    own.load_state_dict(
+        {n: t for n, t in heads.state_dict().items() if "unembeddings" not in n}
+        | {f"unembeddings.{j}.weight": heads.unembeddings[0].weight for j in range(4)}
+    )
+    h, windows, targets = inputs()
+    assert torch.equal(heads(h, windows, targets), own(h, windows, targets))
+    heads(h, windows, targets).square().sum().backward()
+    own(h, windows, targets).square().sum().backward()
+    every = torch.stack([u.weight.grad for u in own.unembeddings]).sum(0)
+    torch.testing.assert_close(heads.unembeddings[0].weight.grad, every, rtol=1e-4, atol=1e-2)  # up to 1e5
+
+
+def test_a_model_with_a_shared_unembedding_is_written_read_and_generates(tmp_path):
+    model = shared_model(True, scale=4.0)
+    save_checkpoint(tmp_path / "m", model, get_encoding("utf8"))
+    lm = bytelm.load(tmp_path / "m")
+    assert lm.config == model.config
+    assert all(torch.equal(t, lm.model.state_dict()[n]) for n, t in model.state_dict().items())
+    for law in ("chain", "next"):
+        found = lm.generate(["ab", "月"], law=law, max_new_tokens=9, min_new_tokens=9)
+        prompts = [np.frombuffer(text.encode(), np.uint8) for text in ("ab", "月")]
+        expected, _ = naive_generate(model, law, prompts, Sampling(), 9, bos=lm.tokenizer.bos_patch())
+        assert [i.tolist() for i in found.ids] == [e.tolist() for e in expected]

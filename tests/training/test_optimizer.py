@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from support import KINDS, tiny_model
 
 from bytelm.errors import ConfigError
-from bytelm.training import OptimizerConfig
+from bytelm.training import DecayGroup, OptimizerConfig
 
 
 def test_defaults_are_the_recipe_of_the_reference_model():
@@ -61,9 +61,45 @@ def test_matrices_of_linear_layers_alone_decay(kind):
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
 
 
+def test_the_first_pattern_that_a_name_matches_decides_its_decay():
+    groups = (
+        DecayGroup(names="blocks.0.*", weight_decay=0.4),
+        DecayGroup(names="*norm.weight", weight_decay=0.2),
+        DecayGroup(names="heads.unembeddings.[01].weight", weight_decay=0.0),
+    )
+    model = tiny_model("chained", True)
+    optimizer, _ = OptimizerConfig(weight_decay=0.3, decay_groups=groups).build(model, 10)
+    names = {id(p): n for n, p in model.named_parameters()}
+    found = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    for name, decay in found.items():
+        if name.startswith("blocks.0."):
+            assert decay == 0.4
+        elif name.endswith("norm.weight"):
+            assert decay == 0.2
+        elif name in ("heads.unembeddings.0.weight", "heads.unembeddings.1.weight"):
+            assert decay == 0.0
+        else:
+            assert decay == (0.0 if ".embedding." in name or "table" in name else 0.3)
+
+
+def test_a_pattern_that_decides_nothing_is_named():
+    for groups, found in (
+        (["heads.*", "block.*"], r"\[1\]\.names: found 'block\.\*'"),
+        (["*", "heads.*"], r"\[1\]\.names: found 'heads\.\*'"),
+    ):
+        config = OptimizerConfig(decay_groups=tuple(DecayGroup(names=n, weight_decay=0.1) for n in groups))
+        with pytest.raises(ConfigError, match=rf"^model\.optimizer\.decay_groups{found}, expected a pattern") as caught:
+            config.build(tiny_model(), 10)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^optimizer\.decay_groups\[0\]\.weight_decay: found -1"):
+        OptimizerConfig.from_dict({"decay_groups": [{"names": "*", "weight_decay": -1.0}]}, "optimizer")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("momentum", 1.0),
         ("lr", 0.0),
         ("min_lr", 1.0),
         ("min_lr", -1.0),

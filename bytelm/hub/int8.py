@@ -1,0 +1,34 @@
+"""Weights in eight bits, quantised by torchao where it is installed."""
+
+import importlib
+
+from torch import nn
+
+from bytelm.errors import ConfigError
+from bytelm.heads import LMHead
+from bytelm.model.byte_lm import ByteLM
+from bytelm.model.config import LMHeadConfig
+
+
+def quantise_int8(model: ByteLM) -> None:
+    """Round the matrices of linear layers to int8, in place, one after the other; each output has one scale.
+
+    The largest weight of an output, in absolute value, becomes 127 (``Int8WeightOnlyConfig`` of torchao); activations
+    stay as they are. Embeddings stay, and so does a head that uses the embedding's table.
+
+    Raises:
+        ConfigError: torchao cannot be imported.
+    """
+    try:
+        torchao = importlib.import_module("torchao.quantization")
+    except ImportError as error:
+        raise ConfigError(f"torchao: cannot be imported ({error}), expected it installed for int8 weights") from None
+    kept: nn.Module | None = None
+    match model.config.heads, model.heads:
+        case LMHeadConfig(tied=True), LMHead() as head:
+            kept = head.unembedding
+    torchao.quantize_(
+        model,
+        torchao.Int8WeightOnlyConfig(set_inductor_config=False),
+        filter_fn=lambda module, _: isinstance(module, nn.Linear) and module is not kept,
+    )

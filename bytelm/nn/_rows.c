@@ -1,0 +1,308 @@
+/* Matrices of bfloat16 or int8 times a few rows of bfloat16, read once at the speed of memory, and attention of a few
+ * queries to a cache of bfloat16; AVX2 with FMA.
+ *
+ * Sums are float32, in an order that does not depend on the number of rows: a row has the same result alone and among
+ * others. Each sum has LANES parts; the part of lane l adds, 16 inputs at a time, inputs l and l + 8 of these (int8) or
+ * 2 l and 2 l + 1 (bfloat16). The rows are converted once, in the order in which they are read.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 8
+#define STEP 16 /* inputs at a time; their number is a multiple of it */
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#define MAX_ROWS 4      /* in registers; more rows are read in groups of so many, from the cache */
+#define OUTPUTS 24      /* a block that one thread takes; a multiple of the outputs at a time */
+#define LEAST 4         /* outputs */
+#define CHUNK 4096      /* inputs of all rows of a group that are read before those of the next output */
+#define AVX2 __attribute__((target("avx2,fma")))
+#define INLINE static inline __attribute__((always_inline)) AVX2
+
+typedef struct {
+    const float *x;     /* [rows, inputs], in the order of the loads below */
+    const void *weight; /* [outputs, inputs] */
+    const float *scale;   /* [outputs], where the weight is int8 */
+    const uint16_t *bias; /* [outputs], bfloat16, or NULL */
+    uint16_t *y;        /* [rows, outputs], bfloat16; or NULL */
+    float *scores;      /* the same in float32, where y is NULL */
+    long rows, outputs, inputs;
+    int threads;
+} Product;
+
+INLINE float from_bf16(uint16_t bits) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+
+INLINE uint16_t to_bf16(float value) { /* to the nearest, ties to even */
+    uint32_t wide;
+    memcpy(&wide, &value, 4);
+    if (value != value) return 0x7FC0;
+    return (uint16_t)((wide + 0x7FFFu + ((wide >> 16) & 1u)) >> 16);
+}
+
+INLINE void load_bf16(const uint16_t *w, __m256 *low, __m256 *high) {
+    __m256i pairs = _mm256_loadu_si256((const __m256i *)w);
+    *low = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    *high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xFFFF0000)));
+}
+
+/* Codes times 2^24: each becomes the highest byte of a word. The scale of the output takes the factor away. */
+INLINE void load_int8(const int8_t *w, __m256 *low, __m256 *high) {
+    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)w));
+    const __m256i first = _mm256_setr_epi8(-1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3,
+                                           -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7);
+    const __m256i second = _mm256_setr_epi8(-1, -1, -1, 8, -1, -1, -1, 9, -1, -1, -1, 10, -1, -1, -1, 11,
+                                            -1, -1, -1, 12, -1, -1, -1, 13, -1, -1, -1, 14, -1, -1, -1, 15);
+    *low = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(twice, first));
+    *high = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(twice, second));
+}
+
+INLINE float lane_sum(const float *parts) {
+    return ((parts[0] + parts[4]) + (parts[2] + parts[6])) + ((parts[1] + parts[5]) + (parts[3] + parts[7]));
+}
+
+/* Adds a chunk of n inputs of ROWS rows and OUTS outputs to their sums. */
+#define DEFINE_ADD(TYPE, NAME, ROWS, OUTS)                                                                             \
+    INLINE void add_##NAME##_##ROWS(const float *x, const TYPE *w, float *sums, long inputs, long n) {                 \
+        __m256 acc[OUTS][ROWS], low, high;                                                                             \
+        for (int o = 0; o < OUTS; o++)                                                                                 \
+            for (int r = 0; r < ROWS; r++) acc[o][r] = _mm256_loadu_ps(sums + (o * MAX_ROWS + r) * LANES);             \
+        for (long i = 0; i < n; i += STEP, x += ROWS * STEP)                                                           \
+            for (int o = 0; o < OUTS; o++) {                                                                           \
+                load_##NAME(w + o * inputs + i, &low, &high);                                                          \
+                for (int r = 0; r < ROWS; r++) {                                                                       \
+                    acc[o][r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * STEP), low, acc[o][r]);                        \
+                    acc[o][r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * STEP + LANES), high, acc[o][r]);               \
+                }                                                                                                      \
+            }                                                                                                          \
+        for (int o = 0; o < OUTS; o++)                                                                                 \
+            for (int r = 0; r < ROWS; r++) _mm256_storeu_ps(sums + (o * MAX_ROWS + r) * LANES, acc[o][r]);             \
+    }
+
+/* All chunks of a group of up to MAX_ROWS rows and of the outputs from begin to end. */
+#define DEFINE_GROUP(TYPE, NAME, ROWS, OUTS)                                                                           \
+    DEFINE_ADD(TYPE, NAME, ROWS, OUTS)                                                                                 \
+    static AVX2 void group_##NAME##_##ROWS(const Product *p, long row, long begin, long end) {                         \
+        float sums[OUTPUTS * MAX_ROWS * LANES] = {0};                                                                  \
+        const TYPE *weight = p->weight;                                                                                \
+        for (long i = 0, n; i < p->inputs; i += n) {                                                                   \
+            n = p->inputs - i < CHUNK / ROWS / STEP * STEP ? p->inputs - i : CHUNK / ROWS / STEP * STEP;               \
+            for (long o = begin; o < end; o += OUTS) {                                                                 \
+                long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS; /* the last ones may be done twice */        \
+                float *of = sums + (o - begin) * MAX_ROWS * LANES;                                                     \
+                add_##NAME##_##ROWS(p->x + row * p->inputs + i * ROWS, weight + at * p->inputs + i, of, p->inputs, n);        \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (long o = begin; o < end; o++) {                                                                           \
+            long first = begin + (o - begin) / OUTS * OUTS, shift = first + OUTS - p->outputs;                         \
+            long place = o - begin + (shift > 0 ? shift : 0);                                                          \
+            for (int r = 0; r < ROWS; r++) finish(p, row + r, o, lane_sum(sums + (place * MAX_ROWS + r) * LANES));     \
+        }                                                                                                              \
+    }
+
+INLINE void finish(const Product *p, long row, long output, float sum) {
+    if (p->scale != NULL) sum *= p->scale[output] * 0x1p-24f;
+    if (p->bias != NULL) sum += from_bf16(p->bias[output]);
+    if (p->y != NULL) p->y[row * p->outputs + output] = to_bf16(sum);
+    else p->scores[row * p->outputs + output] = sum;
+}
+
+#define DEFINE_PRODUCT(TYPE, NAME)                                                                                     \
+    DEFINE_GROUP(TYPE, NAME, 1, 4)                                                                                     \
+    DEFINE_GROUP(TYPE, NAME, 2, 4)                                                                                     \
+    DEFINE_GROUP(TYPE, NAME, 3, 4)                                                                                     \
+    DEFINE_GROUP(TYPE, NAME, 4, 3)                                                                                     \
+    /* Some outputs of all rows. */                                                                                    \
+    static void block_##NAME(const Product *p, long block) {                                                           \
+        long begin = block * OUTPUTS, end = begin + OUTPUTS < p->outputs ? begin + OUTPUTS : p->outputs;               \
+        for (long row = 0; row < p->rows; row += MAX_ROWS) {                                                           \
+            switch (p->rows - row) {                                                                                   \
+                case 1: group_##NAME##_1(p, row, begin, end); break;                                                   \
+                case 2: group_##NAME##_2(p, row, begin, end); break;                                                   \
+                case 3: group_##NAME##_3(p, row, begin, end); break;                                                   \
+                default: group_##NAME##_4(p, row, begin, end);                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void product_##NAME(const Product *p) {                                                                     \
+        long blocks = (p->outputs + OUTPUTS - 1) / OUTPUTS;                                                            \
+        _Pragma("omp parallel for schedule(dynamic, 4) num_threads(p->threads)")                                       \
+        for (long block = 0; block < blocks; block++) block_##NAME(p, block);                                          \
+    }
+
+DEFINE_PRODUCT(uint16_t, bf16)
+DEFINE_PRODUCT(int8_t, int8)
+
+/* The rows as float32: first the inputs that meet the low halves of a load, then those that meet the high ones. */
+static AVX2 void convert(const uint16_t *x, float *to, long rows, long inputs, int pairs) {
+    for (long begin = 0; begin < rows; begin += MAX_ROWS) {
+        long group = rows - begin < MAX_ROWS ? rows - begin : MAX_ROWS;
+        for (long i = 0; i < inputs; i += STEP)
+            for (long r = 0; r < group; r++) {
+                const uint16_t *from = x + (begin + r) * inputs + i;
+                float *into = to + begin * inputs + i * group + r * STEP;
+                for (int l = 0; l < LANES; l++) {
+                    into[l] = from_bf16(from[pairs ? 2 * l : l]);
+                    into[LANES + l] = from_bf16(from[pairs ? 2 * l + 1 : l + LANES]);
+                }
+            }
+    }
+}
+
+static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+static int multiply(Product *p, const uint16_t *x) {
+    float *rows = malloc(sizeof(float) * (size_t)(p->rows * p->inputs));
+    if (rows == NULL) return 0;
+    convert(x, rows, p->rows, p->inputs, p->scale == NULL);
+    p->x = rows;
+    if (p->scale == NULL) product_bf16(p);
+    else product_int8(p);
+    free(rows);
+    return 1;
+}
+
+typedef struct {
+    const uint16_t *q, *k, *v; /* [batch, heads, queries, width]; [batch, kv_heads, slots, width] with the strides below */
+    const uint8_t *mask;       /* [batch, queries, slots]: what is seen */
+    uint16_t *y;               /* as q */
+    long batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch, v_head;
+    float scale;
+    int threads;
+} Attention;
+
+/* Scores to weights, up to a factor: its inverse is returned. A query that sees nothing gives zeros. */
+static float soften(float *scores, const uint8_t *mask, long slots, float scale) {
+    float most = -INFINITY, sum = 0;
+    for (long s = 0; s < slots; s++)
+        if (mask[s] && scores[s] > most) most = scores[s];
+    for (long s = 0; s < slots; s++) {
+        scores[s] = mask[s] ? expf((scores[s] - most) * scale) : 0;
+        sum += scores[s];
+    }
+    return sum > 0 ? 1 / sum : 0;
+}
+
+/* Adds n slots to the sums of one query, in their order. */
+INLINE void add_values(const float *weights, const uint16_t *v, float *sums, long width, long n) {
+    for (long e = 0; e < width; e += STEP) {
+        __m256 even = _mm256_loadu_ps(sums + e), odd = _mm256_loadu_ps(sums + e + LANES);
+        for (long s = 0; s < n; s++) {
+            __m256 low, high, weight = _mm256_broadcast_ss(weights + s);
+            load_bf16(v + s * width + e, &low, &high);
+            even = _mm256_fmadd_ps(weight, low, even);
+            odd = _mm256_fmadd_ps(weight, high, odd);
+        }
+        _mm256_storeu_ps(sums + e, even);
+        _mm256_storeu_ps(sums + e + LANES, odd);
+    }
+}
+
+/* All queries of the heads that share one head of keys and values. */
+static AVX2 int attend_group(const Attention *a, long b, long g) {
+    long rows = a->heads / a->kv_heads * a->queries, first = (b * a->heads + g * (a->heads / a->kv_heads)) * a->queries;
+    long width = a->width, slots = a->slots, room = slots < LEAST ? LEAST : slots;
+    const uint16_t *k = a->k + b * a->k_batch + g * a->k_head, *v = a->v + b * a->v_batch + g * a->v_head;
+    float *memory = calloc((size_t)(rows * (2 * width + room + 1) + LEAST * width / 2), sizeof(float));
+    if (memory == NULL) return 0;
+    float *x = memory, *sums = x + rows * width, *scores = sums + rows * width, *inverse = scores + rows * room;
+    if (slots < LEAST) k = memcpy(inverse + rows, k, sizeof(uint16_t) * (size_t)(slots * width)); /* zeros follow */
+    convert(a->q + first * width, x, rows, width, 1);
+    Product product = {x, k, NULL, NULL, NULL, scores, rows, room, width, 1};
+    for (long block = 0; block * OUTPUTS < room; block++) block_bf16(&product, block);
+    for (long r = 0; r < rows; r++)
+        inverse[r] = soften(scores + r * room, a->mask + (b * a->queries + r % a->queries) * slots, slots, a->scale);
+    for (long s = 0; s < slots; s += LANES) {
+        long n = slots - s < LANES ? slots - s : LANES;
+        for (long r = 0; r < rows; r++)
+            add_values(scores + r * room + s, v + s * width, sums + r * width, width, n);
+    }
+    for (long r = 0; r < rows; r++)
+        for (long i = 0; i < width; i++) {
+            long place = i / STEP * STEP + i % STEP / 2 + i % 2 * LANES;
+            a->y[(first + r) * width + i] = to_bf16(sums[r * width + place] * inverse[r]);
+        }
+    free(memory);
+    return 1;
+}
+
+PyDoc_STRVAR(attention_doc,
+             "attention(q, k, v, mask, y, batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch,\n"
+             "          v_head, scale, threads)\n\n"
+             "y = softmax(scale q k^T where mask) v, over addresses of bfloat16 and of a mask of bytes; strides of\n"
+             "batch and head in elements; width in multiples of 16.");
+
+static PyObject *attention(PyObject *self, PyObject *args) {
+    unsigned long long q, k, v, mask, y;
+    int done = 1;
+    Attention a;
+    if (!PyArg_ParseTuple(args, "KKKKKllllllllllfi", &q, &k, &v, &mask, &y, &a.batch, &a.heads, &a.kv_heads, &a.queries,
+                          &a.slots, &a.width, &a.k_batch, &a.k_head, &a.v_batch, &a.v_head, &a.scale, &a.threads))
+        return NULL;
+    a.q = (const uint16_t *)(uintptr_t)q;
+    a.k = (const uint16_t *)(uintptr_t)k;
+    a.v = (const uint16_t *)(uintptr_t)v;
+    a.mask = (const uint8_t *)(uintptr_t)mask;
+    a.y = (uint16_t *)(uintptr_t)y;
+    Py_BEGIN_ALLOW_THREADS
+    _Pragma("omp parallel for schedule(dynamic) num_threads(a.threads) reduction(&& : done)")
+    for (long i = 0; i < a.batch * a.kv_heads; i++) done = attend_group(&a, i / a.kv_heads, i % a.kv_heads) && done;
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(linear_doc,
+             "linear(x, weight, scale, bias, y, rows, outputs, inputs, threads)\n\n"
+             "y = x weight^T * scale + bias, over addresses: where there is a scale, it is float32 and the weight int8;\n"
+             "all else is bfloat16; 0 stands for no scale and no bias. At least 4 outputs; inputs in multiples of 16.");
+
+static PyObject *linear(PyObject *self, PyObject *args) {
+    unsigned long long x, weight, scale, bias, y;
+    Product p;
+    int done;
+    if (!PyArg_ParseTuple(args, "KKKKKllli", &x, &weight, &scale, &bias, &y, &p.rows, &p.outputs, &p.inputs,
+                          &p.threads))
+        return NULL;
+    p.weight = (const void *)(uintptr_t)weight;
+    p.scale = (const float *)(uintptr_t)scale;
+    p.bias = (const uint16_t *)(uintptr_t)bias;
+    p.y = (uint16_t *)(uintptr_t)y;
+    Py_BEGIN_ALLOW_THREADS
+    done = multiply(&p, (const uint16_t *)(uintptr_t)x);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"linear", linear, METH_VARARGS, linear_doc},
+    {"attention", attention, METH_VARARGS, attention_doc},
+    {NULL, NULL, 0, NULL},
+};
+#else
+static int supported(void) { return 0; }
+static PyMethodDef methods[] = {{NULL, NULL, 0, NULL}};
+#endif
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_rows", "Products of matrices with a few rows, and attention.", 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__rows(void) {
+    if (!supported()) {
+        PyErr_SetString(PyExc_ImportError, "the processor has no AVX2 with FMA");
+        return NULL;
+    }
+    return PyModule_Create(&definition);
+}

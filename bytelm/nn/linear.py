@@ -1,0 +1,82 @@
+"""Linear layers. On the CPU, those in bfloat16 or int8 go through a native core where torch has no fast way."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import BFloat16, Float, Float32, Int8
+from torch import Tensor, nn
+
+from bytelm.nn import native
+
+
+def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] | None = None) -> Float[Tensor, "*B _"]:
+    """``x W^T + bias``: :func:`torch.nn.functional.linear`, or the native core where no gradient is asked for.
+
+    In the native core sums are float32, in an order that is the same for any number of rows, and are rounded once.
+
+    Args:
+        x: any number of rows.
+        weight: [outputs, inputs]; a plain tensor, or one that torchao has quantised.
+        bias: one per output.
+    """
+    found = _matrix(weight) if native.is_for_core(x, weight) else None
+    return F.linear(x, weight, bias) if found is None else _rows_linear(x, *found, bias)
+
+
+class Linear(nn.Linear):
+    """:class:`torch.nn.Linear` through :func:`linear`."""
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B _"]:
+        """Apply to each position on its own."""
+        return linear(x, self.weight, self.bias)
+
+
+def _matrix(weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    """What the native core reads of a weight: itself, or codes and one scale per output; None where it cannot."""
+    plain = type(weight) in (Tensor, nn.Parameter)
+    matrix, scale = (weight, None) if plain else _codes(weight)
+    if matrix is None or not matrix.is_contiguous():
+        return None
+    return None if matrix.shape[1] % native.STEP or matrix.shape[0] < native.LEAST else (matrix, scale)
+
+
+def _codes(weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Codes and scales of a weight that torchao has quantised to int8, each output on its own; None, None of others."""
+    codes, scale = getattr(weight, "qdata", None), getattr(weight, "scale", None)
+    if not isinstance(codes, Tensor) or not isinstance(scale, Tensor) or codes.dtype != torch.int8:
+        return None, None
+    if scale.dtype != torch.float32 or scale.numel() != len(codes) or getattr(weight, "act_quant_kwargs", None):
+        return None, None
+    return codes, scale.flatten()
+
+
+# A registered operation: torch.compile calls it as it is.
+torch.library.define("bytelm::rows_linear", "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor")
+
+
+def _rows_linear(
+    x: BFloat16[Tensor, "*B D"],
+    weight: BFloat16[Tensor, "_ D"] | Int8[Tensor, "_ D"],
+    scale: Float32[Tensor, " _"] | None,
+    bias: BFloat16[Tensor, " _"] | None,
+) -> BFloat16[Tensor, "*B _"]:
+    found: Tensor = torch.ops.bytelm.rows_linear(x, weight, scale, bias)
+    return found
+
+
+@torch.library.impl("bytelm::rows_linear", "cpu")
+def _run(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    assert native.core is not None
+    x, y = x.contiguous(), x.new_empty(*x.shape[:-1], len(weight))
+    tensors = (x, weight, scale, bias, y)
+    native.core.linear(
+        *(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
+        y.numel() // len(weight),
+        *weight.shape,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+@torch.library.register_fake("bytelm::rows_linear")
+def _shape(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))

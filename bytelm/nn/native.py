@@ -1,0 +1,31 @@
+"""The native core of linear layers and attention in bfloat16, where it was built and torch has no fast way."""
+
+import importlib
+from types import ModuleType
+
+import torch
+
+STEP = 16
+"""Widths that the core reads are multiples of this."""
+
+LEAST = 4
+"""Outputs that a matrix needs."""
+
+
+def _load() -> ModuleType | None:
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":  # with AVX-512, torch has kernels of its own
+        return None
+    try:
+        return importlib.import_module("bytelm.nn._rows")
+    except ImportError:
+        return None
+
+
+core = _load()
+
+
+def is_for_core(*tensors: torch.Tensor) -> bool:
+    """Whether the core reads such tensors here: all in bfloat16 on the CPU, and no gradient asked for."""
+    if core is None or torch.is_grad_enabled():
+        return False
+    return all(tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)

@@ -1,0 +1,77 @@
+"""Weights in int8 through torchao: which, how far from the others, and as what products they are read."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bytelm.benchmarks import weight_bytes
+from bytelm.errors import ConfigError
+from bytelm.hub.int8 import quantise_int8
+from bytelm.nn import linear as module
+from bytelm.nn import native
+from bytelm.nn.linear import linear
+from tests.support import gptj_toy
+
+
+@pytest.fixture
+def quantised():
+    pytest.importorskip("torchao")
+    lm = gptj_toy(torch.bfloat16)
+    before = {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
+    quantise_int8(lm.model)
+    return lm, before
+
+
+def test_every_matrix_of_a_layer_is_rounded_and_nothing_else(quantised):
+    lm, before = quantised
+    rounded = {f"{name}.weight" for name, part in lm.model.named_modules() if isinstance(part, nn.Linear)}
+    assert len(rounded) == 1 + 4 * lm.config.num_blocks
+    for name, weight in lm.model.named_parameters():
+        if name not in rounded:
+            assert torch.equal(weight, before[name])
+            continue
+        assert weight.qdata.dtype == torch.int8
+        step = before[name].float().abs().amax(1, keepdim=True) / 127
+        assert ((weight.dequantize().float() - before[name].float()).abs() <= step).all()
+
+
+def test_bytes_that_are_read_are_half(quantised):
+    lm, _ = quantised
+    assert 2 * weight_bytes(lm.model, "next") == weight_bytes(gptj_toy(torch.bfloat16).model, "next")
+
+
+@torch.no_grad()
+def test_products_are_those_of_the_rounded_weight(quantised):
+    layer = quantised[0].model.blocks[0].feedforward.up
+    x = torch.randn(5, layer.in_features).to(torch.bfloat16)
+    exact = x.double() @ (layer.weight.qdata.double() * layer.weight.scale.double()).t() + layer.bias.double()
+    found = linear(x, layer.weight, layer.bias)
+    assert ((found.double() - exact).abs() <= exact.abs() * 2**-8 + 1e-5).all()
+    torch.testing.assert_close(found, F.linear(x, layer.weight, layer.bias), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.skipif(native.core is None, reason="no native core here")
+def test_generating_reads_codes_through_the_native_core(quantised, monkeypatch):
+    calls = []
+    run = module._rows_linear
+    monkeypatch.setattr(module, "_rows_linear", lambda *args: calls.append(args[1].dtype) or run(*args))
+    out = quantised[0].generate(["A"], max_new_tokens=3, draft="none", eos_token_id=())
+    assert len(out.ids[0]) == 3
+    assert calls == [torch.int8] * 3 * (1 + 4 * quantised[0].config.num_blocks)
+
+
+def test_a_head_that_is_the_embedding_stays():
+    pytest.importorskip("torchao")
+    model = gptj_toy(torch.bfloat16, tied=True).model
+    quantise_int8(model)
+    assert model.heads.unembedding.weight is model.merger.embedding.weight
+    assert not hasattr(model.heads.unembedding.weight, "qdata")
+
+
+def test_without_torchao_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ConfigError, match=r"^torchao: cannot be imported .*, expected it installed"):
+        quantise_int8(gptj_toy(torch.bfloat16).model)
