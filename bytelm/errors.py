@@ -21,6 +21,10 @@ class CheckpointError(BytelmError):
     """A checkpoint folder that is missing, damaged or of another version."""
 
 
+class TrainingError(BytelmError):
+    """A run that cannot go on."""
+
+
 class LawError(BytelmError):
     """A law was asked for that the model was not trained for."""
 

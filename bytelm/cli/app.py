@@ -66,7 +66,7 @@ def bytelm(
 
     With --json, the last line of standard output is one JSON object; progress and logs go to standard error. The exit
     status is 0 when the work was done, 2 for bad input (with one line that says what is wrong), 1 for an internal
-    error, 130 after Ctrl-C.
+    error, 130 after Ctrl-C, and 75 when fit has saved its state after SIGTERM.
     """
 
 

@@ -11,26 +11,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
+from bytelm.cli.console import write_error
+from bytelm.cli.resume import CONFIG_FILE, find_resumed
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
 from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, TextData
 from bytelm.training.callbacks import ExportModel, run_folder
+from bytelm.training.checkpoint_io import replacing
+from bytelm.training.non_finite import SkipNonFinite
 from bytelm.training.quiet import quiet_lightning
+from bytelm.training.run_record import RecordRun
+from bytelm.training.save_run import SaveRun
 
 _COMMANDS = {
     "fit": "Train a model, or, with --model.frozen FOLDER, which changes the options, draft heads for the model there."
+    " --resume RUN goes on with the run in that folder, from its last good checkpoint and with its configuration."
     " With --json, the last line of standard output is one JSON object.",
     "validate": "Measure a model on the validation corpus. --json as for fit.",
     "test": "Measure a model on the test corpus. --json as for fit.",
 }
 
+TERMINATED = 75
+"""Exit status after SIGTERM, when the state is saved: EX_TEMPFAIL of sysexits.h, which asks to try again."""
+
 _SPLITS = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}
 """Corpora that a command reads, the one first that it cannot do without."""
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Writes ``RUN/config.yaml`` whole or not at all: a run goes on from it."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file; in the first process, but all must ask for the folder."""
+        path = run_folder(trainer) / CONFIG_FILE
+        if trainer.is_global_zero and not self.already_saved:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(self.parser.dump(self.config, skip_none=False).encode())
+        self.already_saved = True
 
 
 class _CLI(LightningCLI):
@@ -40,6 +63,7 @@ class _CLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str], output: contextlib.ExitStack) -> None:
+        args, self.resumed = find_resumed(args)
         self.name = args[0]
         self.explainer = ConfigExplainer(args)
         self.output = output
@@ -49,7 +73,7 @@ class _CLI(LightningCLI):
             TextData if frozen else CorpusData,
             args=list(args),
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=_SaveConfig,
             trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
             parser_kwargs={
                 "prog": "bytelm",
@@ -92,28 +116,35 @@ class _CLI(LightningCLI):
         except EncodingError as error:
             raise ConfigError(f"model.encoding: {str(error).removeprefix('encoding: ')}") from error
         self._given = given
+        if self.resumed is not None:
+            self.resumed.place(settings)
         try:
             super().instantiate_classes()
         except (ConfigError, ValueError) as error:
             raise self.explainer.explain_values(error, given[self.subcommand].as_dict()) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, with an :class:`ExportModel` where the configuration has none."""
+        """Make the trainer, with the callbacks of every run where the configuration has none of the kind."""
         self.config = self._given  # with the path of an encoding, if that is what was given: this is what is saved
         settings = self.config_init[self.subcommand].trainer
         callbacks = settings.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        if not any(isinstance(callback, ExportModel) for callback in callbacks):
-            callbacks = [*callbacks, ExportModel()]
-        settings.callbacks = callbacks
+        usual: list[type[Callback]] = [ExportModel]
+        if self.subcommand == "fit":
+            usual += [SkipNonFinite, RecordRun]
+            usual += [SaveRun] if settings.enable_checkpointing is not False else []
+        missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
+        settings.callbacks = [*callbacks, *missing]
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse corpora that cannot be used before anything is set up and printed."""
+        """Refuse corpora that cannot be used before anything is set up and printed; take up the metrics of a run."""
         needed, *others = _SPLITS[str(self.subcommand)]
         for split in (needed, *others):
             if split == needed or self.datamodule.given(split):
                 self.datamodule.check(split, self.model)
+        if self.resumed is not None and self.trainer.is_global_zero:
+            self.resumed.keep_metrics(self.trainer.loggers)
 
 
 class _Reader(_CLI):
@@ -157,7 +188,9 @@ def run(args: Sequence[str]) -> dict[str, Any] | None:
         None in the other processes of a distributed run.
     Raises:
         ConfigError: an argument or a line of a configuration file is wrong.
-        CheckpointError: ``--ckpt_path`` is no checkpoint.
+        CheckpointError: ``--ckpt_path`` is no checkpoint; the run to resume has no good one; one cannot be written.
+        TrainingError: the loss or the gradient was not finite too many times in a row.
+        SystemExit: 75 after SIGTERM.
     """
     quiet_lightning()
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
@@ -184,6 +217,9 @@ def _errors_of_lightning() -> Iterator[None]:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"--ckpt_path: {str(error).splitlines()[0]}") from error
+    except SIGTERMException as error:
+        write_error("terminated; the run goes on with bytelm fit --resume RUN")
+        raise SystemExit(TERMINATED) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has shut down and leaves with status 1
             raise KeyboardInterrupt from error

@@ -24,7 +24,7 @@ _Rest = Annotated[list[str] | None, typer.Argument(metavar="[LIGHTNING OPTIONS]"
 def fit(args: _Rest = None) -> None:
     """Train a model with LightningCLI.
 
-    --config FILE.yaml, and any option that bytelm fit --help lists.
+    --config FILE.yaml, and any option that bytelm fit --help lists; or --resume RUN, which goes on with a run.
 
     JSON fields: command, run, model, step, epoch, metrics.
     """

@@ -1,5 +1,6 @@
 """Corpora as batches of byte windows."""
 
+import hashlib
 from pathlib import Path
 
 import lightning as L
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
+from bytelm.training.loader import EpochLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -111,13 +113,19 @@ class CorpusData(L.LightningDataModule):
             self._corpora[split] = Corpus.open(folder, None if name is None else get_encoding(name))
         return self._corpora[split]
 
+    def digest(self, split: str) -> str:
+        """SHA-256 of the digests of a corpus: of its shards, in their order, and of its encoding."""
+        manifest = self.corpus(split).manifest
+        parts = [manifest.encoding_digest, *(shard.sha256 for shard in manifest.shards)]
+        return hashlib.sha256(" ".join(parts).encode("ascii")).hexdigest()
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""
         corpus = self.corpus("train")
         size = self.windows_per_epoch or max(1, corpus.num_bytes // self.window)
         epoch = self.trainer.current_epoch if self.trainer else 0
         windows = RandomWindows(corpus, self.length, seed=self.seed, epoch=epoch, size=size)
-        return window_loader(_Windows(windows), self.batch_size, self.num_workers)
+        return EpochLoader(_Windows(windows), self.batch_size, self.num_workers, epoch, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Consecutive windows of ``valid``."""

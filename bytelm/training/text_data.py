@@ -1,5 +1,6 @@
 """Text as batches of windows of tokens."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bytelm.corpus.readers import find_sources
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
 from bytelm.training.data import check_numbers, spread, window_loader
+from bytelm.training.loader import EpochLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -112,6 +114,10 @@ class TextData(L.LightningDataModule):
             self.check(split, self.trainer.lightning_module)
         return self._tokens[split]
 
+    def digest(self, split: str) -> str:
+        """SHA-256 of the tokens of a split, as int32 in the order of their bytes on this machine."""
+        return hashlib.sha256(self.tokens(split).tobytes()).hexdigest()
+
     def _read(self, sources: Sequence[Path], tokenizer: BPETokenizer) -> NDArray[np.int32]:
         rows, left = [np.empty(0, np.int32)], self.max_tokens
         documents = (
@@ -130,7 +136,8 @@ class TextData(L.LightningDataModule):
         size = self.windows_per_epoch or len(tokens) // self.window
         epoch = self.trainer.current_epoch if self.trainer else 0
         begins = np.random.default_rng([self.seed, epoch]).integers(0, len(tokens) - self.window, size, endpoint=True)
-        return window_loader(_Windows(tokens, begins, self.window), self.batch_size, self.num_workers)
+        windows = _Windows(tokens, begins, self.window)
+        return EpochLoader(windows, self.batch_size, self.num_workers, epoch, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Consecutive windows of ``valid``."""

@@ -1,0 +1,106 @@
+"""What a run was made of: ``RUN/run.json``."""
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+
+from bytelm.errors import CheckpointError, CorpusError
+from bytelm.hub.checkpoint import package_version
+from bytelm.hub.json_files import read_json
+from bytelm.training.callbacks import run_folder
+from bytelm.training.checkpoint_io import replacing
+
+RUN_FILE = "run.json"
+_LIBRARIES = ("torch", "lightning", "numpy", "torchmetrics", "jsonargparse", "safetensors", "tokenizers")
+
+
+class _Digested(Protocol):
+    """Data whose splits have digests."""
+
+    def given(self, split: str) -> bool: ...
+
+    def digest(self, split: str) -> str: ...
+
+
+class RecordRun(L.Callback):
+    """Writes ``RUN/run.json``: the digests of the corpora, and for each start the versions, the commit and the step.
+
+    A run that goes on must find the corpora of its first start.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note the step at which the run goes on."""
+        self.step = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file, or add a start to it.
+
+        Raises:
+            CorpusError: the run goes on with another corpus than before.
+            CheckpointError: the file of the run that goes on is damaged.
+        """
+        path = run_folder(trainer) / RUN_FILE
+        if not trainer.is_global_zero:
+            return
+        data: _Digested = trainer.datamodule  # type: ignore[attr-defined]
+        corpora = {split: data.digest(split) for split in ("train", "valid") if data.given(split)}
+        starts = []
+        if trainer.ckpt_path and path.is_file():
+            starts = _earlier_starts(path, corpora)
+        record = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write((json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _earlier_starts(path: Path, corpora: dict[str, str]) -> list[Any]:
+    record = read_json(path)
+    before, starts = record.get("corpora"), record.get("starts")
+    if not isinstance(before, dict) or not isinstance(starts, list):
+        raise CheckpointError(f"{path}: found no corpora and starts, expected the record of a run")
+    for split, digest in corpora.items():
+        if before.get(split) != digest:
+            raise CorpusError(
+                f"data.{split}: found a corpus of digest {digest[:16]}…, expected {str(before.get(split))[:16]}… as in"
+                f" {path}"
+            )
+    return starts
+
+
+def _start(step: int, processes: int) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "processes": processes,
+        "bytelm": package_version(),
+        "commit": _commit(Path(__file__).parent),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of the checkout that holds ``folder``, with ``-dirty`` where its files differ; None without one."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    tracked = ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name]
+    try:
+        subprocess.run(tracked, capture_output=True, check=True, timeout=10)
+        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
