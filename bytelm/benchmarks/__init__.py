@@ -1,5 +1,9 @@
 """Speed, as ratios measured in one run against a named rival on the same work; and what models cost by their size."""
 
+from bytelm.benchmarks.accelerators import ACCELERATORS as ACCELERATORS
+from bytelm.benchmarks.accelerators import Accelerator as Accelerator
+from bytelm.benchmarks.accelerators import get_accelerator as get_accelerator
+from bytelm.benchmarks.activations import Activations as Activations
 from bytelm.benchmarks.bandwidth import Bandwidth as Bandwidth
 from bytelm.benchmarks.bandwidth import measure_bandwidth as measure_bandwidth
 from bytelm.benchmarks.bandwidth import weight_bytes as weight_bytes
@@ -30,3 +34,10 @@ from bytelm.benchmarks.operations import cache_bytes as cache_bytes
 from bytelm.benchmarks.operations import model_bytes as model_bytes
 from bytelm.benchmarks.operations import operations_per_symbol as operations_per_symbol
 from bytelm.benchmarks.rival_models import describe_rival as describe_rival
+from bytelm.benchmarks.training_plan import TrainingMemory as TrainingMemory
+from bytelm.benchmarks.training_plan import TrainingOperations as TrainingOperations
+from bytelm.benchmarks.training_plan import Workload as Workload
+from bytelm.benchmarks.training_plan import memory_moments as memory_moments
+from bytelm.benchmarks.training_plan import peak_memory as peak_memory
+from bytelm.benchmarks.training_plan import plan_layouts as plan_layouts
+from bytelm.benchmarks.training_plan import training_operations as training_operations

@@ -23,7 +23,7 @@ class Places(NamedTuple):
     """
 
     angles: Angles | None
-    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "B H T S"] | None
+    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ H T S"] | None
 
 
 class Rotary(nn.Module):
