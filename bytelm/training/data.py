@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
-from bytelm.training.loader import EpochLoader
+from bytelm.training.loader import EpochLoader, WindowLoader, ignore_termination
 
 
 class _Windows(Dataset[Tensor]):
@@ -162,10 +162,11 @@ def spread(dataset: Dataset[Tensor], num: int | None) -> Dataset[Tensor]:
 
 def window_loader(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
     """Batches of a data set, in its order."""
-    return DataLoader(
+    return WindowLoader(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
+        worker_init_fn=ignore_termination,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,5 +1,6 @@
 """A loader of training windows that begins where an interrupted epoch stopped."""
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +34,20 @@ class EpochPositions(DistributedSampler[int]):
             yield position % length
 
 
-class EpochLoader(DataLoader[Tensor]):
+class WindowLoader(DataLoader[Tensor]):
+    """A loader whose workers, with :func:`ignore_termination`, never see a SIGTERM, not while they start either."""
+
+    def __iter__(self) -> Any:
+        if os.name != "posix":
+            return super().__iter__()
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+class EpochLoader(WindowLoader):
     """Batches of one training epoch, whose state is how many of them were trained on.
 
     Lightning keeps the state of such a loader in its checkpoints. Batches are a function of position alone, so the rest
@@ -57,7 +71,7 @@ class EpochLoader(DataLoader[Tensor]):
             batch_size=batch_size,
             sampler=EpochPositions(dataset, **processes),
             num_workers=num_workers,
-            worker_init_fn=_ignore_termination,
+            worker_init_fn=ignore_termination,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -74,6 +88,6 @@ class EpochLoader(DataLoader[Tensor]):
         self.sampler.used = state["batches"] * self.batch_size if state["epoch"] == self.epoch else 0
 
 
-def _ignore_termination(worker: int) -> None:
+def ignore_termination(worker: int) -> None:
     """A worker leaves when its trainer does, also where SIGTERM reaches the whole group of processes."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -123,8 +123,6 @@ class SaveRun(Checkpoint):
         assert self.folder is not None
         if trainer.is_global_zero and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: the folder is gone, expected it where training began to write")
-        for logger in trainer.loggers:
-            logger.save()  # what is logged up to here is never logged again
         self._saving = True
         try:
             trainer.save_checkpoint(checkpoint_path(self.folder, step))

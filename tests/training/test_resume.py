@@ -18,6 +18,7 @@ from torch.utils.data import DistributedSampler, TensorDataset
 
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig, checkpoint_io
+from bytelm.training.averaging import AverageWeights
 from bytelm.training.checkpoint_io import checkpoint_step, checkpoints, last_good_checkpoint
 from bytelm.training.loader import EpochLoader, EpochPositions
 from bytelm.training.save_run import SaveRun, _random_state, _set_random_state
@@ -153,6 +154,22 @@ def test_the_number_of_workers_may_change(before, after, corpora, tmp_path, whol
     path = last_good_checkpoint(tmp_path / "checkpoints", pytest.fail)
     module, _ = fit(corpora, tmp_path, rows, ckpt_path=path, workers=after)
     check_same(module, rows, whole_run[1])
+
+
+def test_averaged_weights_go_on(corpora, tmp_path):
+    found = []
+    for name, stop in (("whole", None), ("killed", StopAt(8))):
+        rows, path = {}, None
+        callbacks = [Noise(), AverageWeights(0.9), SaveRun(every_n_steps=1)]
+        if stop is not None:
+            with pytest.raises(RuntimeError, match="killed"):
+                fit(corpora, tmp_path / name, rows, callbacks=[stop, *callbacks])
+            path = last_good_checkpoint(tmp_path / name / "checkpoints", pytest.fail)
+            callbacks = [Noise(), AverageWeights(0.9), SaveRun(every_n_steps=1)]
+        module, _ = fit(corpora, tmp_path / name, rows, callbacks=callbacks, ckpt_path=path)
+        found.append((module, rows))
+    (whole, expected), (module, rows) = found
+    check_same(module, rows, (whole.state_dict(), expected))
 
 
 @pytest.mark.parametrize("legs", [3, pytest.param(10, marks=pytest.mark.slow)])
