@@ -151,16 +151,17 @@ def test_a_slot_that_is_not_overwritten_is_caught(law, monkeypatch):
 
     def forget(self, block, k_BGTE, v_BGTE):
         calls.append(block)
-        if len(calls) in (5, 6):
-            keys, values = self.cache.keys[block], self.cache.values[block]
-            kept = keys.clone(), values.clone()
-            plain(self, block, k_BGTE, v_BGTE)
-            keys.copy_(kept[0])
-            values.copy_(kept[1])
-        return plain(self, block, k_BGTE, v_BGTE) if len(calls) not in (5, 6) else (keys, values)
+        if len(calls) not in (5, 6):
+            return plain(self, block, k_BGTE, v_BGTE)
+        kept = self.cache.keys[block].clone(), self.cache.values[block].clone()
+        plain(self, block, k_BGTE, v_BGTE)
+        self.cache.keys[block].copy_(kept[0])
+        self.cache.values[block].copy_(kept[1])
+        seen = (part[block][:, :, : self.num_slots] for part in (self.cache.keys, self.cache.values))
+        return tuple(part if self.rows is None else part[self.rows] for part in seen)
 
     monkeypatch.setattr(CacheView, "extend", forget)
-    with pytest.raises((AssertionError, RuntimeError)):
+    with pytest.raises(AssertionError):
         drive(law, ("chained", False), [0])
 
 
