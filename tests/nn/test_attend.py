@@ -77,6 +77,8 @@ def test_a_query_does_not_depend_on_the_others_nor_on_slots_it_does_not_see(call
     for b in range(2):
         assert torch.equal(attend(*(part[b : b + 1] for part in (q, k, v, mask))), whole[b : b + 1])
     assert torch.equal(attend(q, k[:, :, :41], v[:, :, :41], mask[..., :41]), whole)
+    k[:, :, 41:] = 300 * q[:1, :1, :1]
+    assert torch.equal(attend(q, k, v, mask), whole)
     mask[..., 3:] = False
     assert torch.equal(attend(q, k[:, :, :3], v[:, :, :3], mask[..., :3]), attend(q, k, v, mask))
     seen = mask.clone()
