@@ -13,8 +13,6 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from bytelm.tokenizer.byte_level import BYTE_CHARACTERS
-
 TOKENS = 257
 """Ids that a text can have."""
 
@@ -258,14 +256,3 @@ def write_impostor(folder, *, model_type="SabiYarn"):
         state[f"{name}.{part}.weight"] = torch.empty(shape)
     fill(state.items(), 48, 0)
     return save(folder, state, config, safe=True)
-
-
-def with_tokenizer(folder, tokens=TOKENS):
-    """A vocabulary of all bytes, EOS, and nothing else."""
-    vocab = {character: number for number, character in enumerate(sorted(BYTE_CHARACTERS))}
-    extra = {f"<|extratoken_{n}|>": 257 + n for n in range(tokens - 257)}
-    (folder / "vocab.json").write_text(json.dumps({**vocab, "<|endoftext|>": 256}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    if extra:
-        (folder / "added_tokens.json").write_text(json.dumps(extra), encoding="utf-8")
-    return folder

@@ -14,7 +14,7 @@ def attend(
     q_BHTE: Float[Tensor, "B H T E"],
     k_BGSE: Float[Tensor, "B G S E"],
     v_BGSE: Float[Tensor, "B G S E"],
-    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ H T S"] | None,
+    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ T S"] | None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H T E"]:
     """``softmax(scale q k^T + mask) v``: :func:`torch.nn.functional.scaled_dot_product_attention`, or the native core.

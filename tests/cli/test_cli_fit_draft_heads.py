@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from toy_checkpoints import with_tokenizer, write_gpt2, write_llama
+from toy_checkpoints import write_gpt2, write_llama
+from toy_tokenizer import with_tokenizer
 
 import bytelm
 from bytelm.decoding import HeadsDrafter, Sampling, decode

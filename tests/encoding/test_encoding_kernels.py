@@ -39,7 +39,8 @@ def test_native_decoding_gives_a_normal_str_or_nothing(encoding, text, cut):
     decoded = kernels.decode(data, trie, encoding.unit)
     assert decoded == text
     assert decoded is not None
-    assert sys.getsizeof(decoded) == sys.getsizeof("".join(list(text)))  # of the narrowest kind, not longer than it is
+    if len(text) != 1:  # those of one character are shared, and may keep their UTF-8 beside them
+        assert sys.getsizeof(decoded) == sys.getsizeof("".join(list(text)))  # of the narrowest kind, not longer
     assert hash(decoded) == hash(text)
     cut = min(cut, len(data))
     part = data[: len(data) - cut]

@@ -242,7 +242,7 @@ def test_a_later_token_never_moves_an_earlier_score():
 
 
 def test_a_text_longer_than_the_context_is_scored_whole(lm):
-    text = "The ferry leaves at nine. " * 40
+    text = "The ferry leaves at nine. " * 60
     ids = lm.tokenizer.encode(text)
     assert len(ids) > 2 * CONTEXT
     whole = lm.score([text])[0]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from slow_families import btlm_logits, gpt2_logits, gptj_logits, llama_logits
-from toy_checkpoints import TOKENS, read, with_tokenizer, write_btlm, write_gpt2, write_gptj, write_llama
+from toy_checkpoints import TOKENS, read, write_btlm, write_gpt2, write_gptj, write_llama
+from toy_tokenizer import with_tokenizer
 
 from bytelm.decoding import decode
 from bytelm.errors import CheckpointError

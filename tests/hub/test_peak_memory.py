@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_family_folder import with_tokenizer
 from toy_checkpoints import TOKENS
+from toy_tokenizer import with_tokenizer
 
 from bytelm.hub.weights import export_weights
 from bytelm.nn.four_bit import code_book

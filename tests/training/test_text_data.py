@@ -2,7 +2,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from toy_checkpoints import with_tokenizer
+from toy_tokenizer import with_tokenizer
 
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
