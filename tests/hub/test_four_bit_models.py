@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_family_folder import logits_of, with_tokenizer
+from test_family_folder import logits_of
 from toy_checkpoints import TOKENS, write_btlm, write_gpt2, write_gptj, write_llama
 from toy_tokenizer import with_tokenizer
 

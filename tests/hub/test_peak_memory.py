@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_family_folder import with_tokenizer
 from toy_checkpoints import TOKENS
 from toy_tokenizer import with_tokenizer
 
