@@ -112,8 +112,8 @@ def test_a_stop_string_ends_the_text_exactly_there(gptj, small, draft):
     plain = gptj.generate(["川の"], **SAMPLED, draft="none")
     text, ids = plain.texts[0], plain.ids[0].tolist()
     inside = 0
-    for begin in range(len(text)):
-        stop = text[begin : begin + (1, 4)[begin % 2]]
+    for begin in range(0, len(text), 2):
+        stop = text[begin : begin + (1, 4)[begin // 2 % 2]]
         end = text.index(stop) + len(stop)
         count = next(n for n in range(1, len(ids) + 1) if len(gptj.tokenizer.complete(ids[:n])[0]) >= end)
         inside += len(gptj.tokenizer.complete(ids[:count])[0]) > end
@@ -130,7 +130,7 @@ def test_a_stop_string_ends_the_text_exactly_there(gptj, small, draft):
         assert len(found.nats[0]) == count
         assert "".join(piece for piece, _, _ in found.spans(0)) == text[:end]
         assert found.finish == ["stop"]
-    assert inside > 4
+    assert inside > 1
 
 
 @pytest.mark.parametrize("draft", ["none", "lookup"])

@@ -81,7 +81,10 @@ SMALL = 4_000_000
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux")
 @pytest.mark.parametrize(
     ("width", "num_blocks", "rows", "megabytes"),
-    [(512, 4, 12_800, 100), pytest.param(1024, 12, 50_400, 1000, marks=pytest.mark.slow)],
+    [
+        pytest.param(512, 4, 12_800, 100, marks=pytest.mark.slow),
+        pytest.param(1024, 12, 50_400, 1000, marks=pytest.mark.slow),
+    ],
 )
 def test_peak_of_loading(tmp_path, width, num_blocks, rows, megabytes):
     """Of checkpoints of 0.1 and 1 GB in float32; embedding and head have a fifth each, which is much.

@@ -114,7 +114,9 @@ def test_the_recipe_is_the_stated_one():
     assert ModelConfig.from_dict(settings["model"]["config"]) == get_preset("6.5b")
 
 
-@pytest.mark.parametrize(("precision", "steps", "windows"), [("32-true", 2, 2), ("bf16-mixed", 1, 1)])
+@pytest.mark.parametrize(
+    ("precision", "steps", "windows"), [("32-true", 2, 2), pytest.param("bf16-mixed", 1, 1, marks=pytest.mark.slow)]
+)
 def test_first_steps(corpus, precision, steps, windows):
     """So many windows of 11,520 bytes per step instead of 512."""
     check(run_first_steps(corpus, steps, windows, precision), steps, windows)
