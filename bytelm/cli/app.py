@@ -17,6 +17,7 @@ from bytelm.cli.encoding import encoding
 from bytelm.cli.generate import generate
 from bytelm.cli.plan import PLAN, plan
 from bytelm.cli.score import score
+from bytelm.cli.tokenizer import tokenizer
 from bytelm.cli.training import PASS_THROUGH, demo, fit, test, validate
 from bytelm.errors import BytelmError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(demo)
 app.add_typer(encoding)
 app.add_typer(corpus)
+app.add_typer(tokenizer)
 app.command(**PASS_THROUGH)(fit)
 app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)

@@ -21,6 +21,7 @@ _NODES: Mapping[tuple[str, ...], type[Config]] = {
     ("model", "optimizer"): OptimizerConfig,
     ("model", "loss"): LossConfig,
 }
+_FILES = ("-c", "--config")
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(?P<key>[^\s=]+)|does not accept option '(?P<option>[^']+)'")
 _WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)')
 _WRONG_VALUE = re.compile(
@@ -60,13 +61,13 @@ class ConfigExplainer:
         Raises:
             ConfigError: a file cannot be read as YAML.
         """
-        return _node(self._read_given(), path) is not None
+        return _node(self.read_given(), path) is not None
 
     def explain(self, error: Exception) -> ConfigError:
         """The error for what was raised while parsing."""
         message = _one_line(error)
         try:
-            given = self._read_given()
+            given = self.read_given()
             for path, config in _NODES.items():
                 _check(config, _node(given, path), ".".join(path))
         except ConfigError as found:
@@ -84,7 +85,15 @@ class ConfigExplainer:
             return found
         return error if isinstance(error, ConfigError) else ConfigError(self._shorten(_one_line(error)))
 
-    def _read_given(self) -> dict[str, Any]:
+    def read_files(self) -> dict[str, Any]:
+        """The configuration files as one tree of plain values; errors as :meth:`read_given`."""
+        tree: dict[str, Any] = {}
+        for name, value in _options(self.args):
+            if name in _FILES:
+                _merge(tree, _read_config(value))
+        return tree
+
+    def read_given(self) -> dict[str, Any]:
         """The configuration files and options as one tree of plain values, as far as they are plain values.
 
         Raises:
@@ -92,9 +101,8 @@ class ConfigExplainer:
         """
         tree: dict[str, Any] = {}
         for name, value in _options(self.args):
-            if name in ("-c", "--config"):
-                if Path(value).is_file():
-                    _merge(tree, _read_yaml(Path(value)))
+            if name in _FILES:
+                _merge(tree, _read_config(value))
             elif name.startswith("--"):
                 try:
                     plain = yaml.load(value, _Loader)
@@ -137,6 +145,14 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             name, equals, value = arg.partition("=")
             following = args[i + 1] if i + 1 < len(args) else ""
             yield name, value if equals else following
+
+
+def _read_config(value: str) -> Mapping[str, Any]:
+    """A configuration file, or the text of one, which has lines; nothing of a file that is not there."""
+    if "\n" in value:
+        found = yaml.load(value, _Loader)
+        return found if isinstance(found, Mapping) else {}
+    return _read_yaml(Path(value)) if Path(value).is_file() else {}
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -19,8 +19,9 @@ from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
 from bytelm.cli.console import write_error
 from bytelm.cli.resume import CONFIG_FILE, find_resumed
+from bytelm.cli.twins import find_twin
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
-from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, TextData
+from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, InstructData, TextData, TokenData
 from bytelm.training.callbacks import ExportModel, run_folder
 from bytelm.training.checkpoint_io import replacing
 from bytelm.training.non_finite import SkipNonFinite
@@ -30,6 +31,7 @@ from bytelm.training.save_run import SaveRun
 
 _COMMANDS = {
     "fit": "Train a model, or, with --model.frozen FOLDER, which changes the options, draft heads for the model there."
+    " --twin next-byte trains the control of K = 1 in the model's place, --twin FOLDER that of tokens of the BPE there."
     " --resume RUN goes on with the run in that folder, from its last good checkpoint and with its configuration."
     " With --json, the last line of standard output is one JSON object.",
     "validate": "Measure a model on the validation corpus. --json as for fit.",
@@ -59,18 +61,19 @@ class _SaveConfig(SaveConfigCallback):
 class _CLI(LightningCLI):
     """LightningCLI for one command, with one-line errors, and encodings by path.
 
-    It trains a byte model on corpora or, where the configuration names a frozen model, draft heads on text.
+    It trains a byte model on corpora, or, where the configuration names a tokenizer, a model of its tokens; where it
+    names a frozen model, draft heads on text; where it names pairs, a byte model on completions.
     """
 
     def __init__(self, args: Sequence[str], output: contextlib.ExitStack) -> None:
-        args, self.resumed = find_resumed(args)
+        args, self.resumed = find_resumed(find_twin(args))
         self.name = args[0]
         self.explainer = ConfigExplainer(args)
         self.output = output
-        frozen = self.explainer.mentions("model", "frozen")
+        module, data = self._kinds()
         super().__init__(
-            DraftHeadsModule if frozen else ByteLMModule,
-            TextData if frozen else CorpusData,
+            module,
+            data,
             args=list(args),
             seed_everything_default=0,
             save_config_callback=_SaveConfig,
@@ -81,6 +84,16 @@ class _CLI(LightningCLI):
                 self.name: {"description": _COMMANDS[self.name], "exit_on_error": False},
             },
         )
+
+    def _kinds(self) -> tuple[type[LightningModule], type[LightningDataModule]]:
+        """What is trained, and on what."""
+        if self.explainer.mentions("model", "frozen"):
+            return DraftHeadsModule, TextData
+        if self.explainer.mentions("model", "tokenizer"):
+            return ByteLMModule, TokenData
+        if {"pairs", "valid_pairs", "test_pairs"} & (self.explainer.read_given().get("data") or {}).keys():
+            return ByteLMModule, InstructData
+        return ByteLMModule, CorpusData
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # a parser takes most of a second to build
         """The subcommand that runs, and the arguments that the command line fills in itself."""

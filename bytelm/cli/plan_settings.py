@@ -37,7 +37,7 @@ def read_text(settings: Mapping[str, Any], chars_per_byte: float | None) -> Plan
         ConfigError: ``chars_per_byte`` is not above 0, or there is no such encoding.
         CorpusError: the corpus is there and damaged.
     """
-    folder = settings["data"]["train"]
+    folder = settings["data"].get("train")
     manifest = None
     if folder is not None and (Path(folder) / MANIFEST_FILE).is_file():
         manifest = Manifest.load(Path(folder))
@@ -121,9 +121,11 @@ def _bucket_views(strategy: object) -> bool:
 
 def _model(settings: Mapping[str, Any]) -> ModelConfig:
     """The model that ``fit`` would train."""
-    for name in ("frozen", "train_only"):
+    for name in ("frozen", "train_only", "tokenizer"):
         if settings.get(name) is not None:
-            raise ConfigError(f"model.{name}: found {str(settings[name])!r}, expected none: a plan is of a whole model")
+            raise ConfigError(
+                f"model.{name}: found {str(settings[name])!r}, expected none: a plan is of a whole model of bytes"
+            )
     config, added, folder = settings["config"], settings["next_patch"], settings["init_from"]
     return initial_config(
         None if config is None else ModelConfig.from_dict(config, "model.config"),

@@ -24,7 +24,8 @@ _Rest = Annotated[list[str] | None, typer.Argument(metavar="[LIGHTNING OPTIONS]"
 def fit(args: _Rest = None) -> None:
     """Train a model with LightningCLI.
 
-    --config FILE.yaml, and any option that bytelm fit --help lists; or --resume RUN, which goes on with a run.
+    --config FILE.yaml, and any option that bytelm fit --help lists; or --resume RUN, which goes on with a run. --twin
+    next-byte, or --twin FOLDER with a BPE, trains the control of one head in the place of the model.
 
     JSON fields: command, run, model, step, epoch, metrics.
     """

@@ -10,6 +10,7 @@ from bytelm.corpus.counting import weigh as weigh
 from bytelm.corpus.default_text import DEFAULT_PROMPTS as DEFAULT_PROMPTS
 from bytelm.corpus.default_text import default_texts as default_texts
 from bytelm.corpus.default_text import split_default_texts as split_default_texts
+from bytelm.corpus.documents import iter_texts as iter_texts
 from bytelm.corpus.groups import GroupSource as GroupSource
 from bytelm.corpus.groups import in_test as in_test
 from bytelm.corpus.groups import iter_groups as iter_groups

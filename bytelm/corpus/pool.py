@@ -14,13 +14,10 @@ import numpy as np
 
 from bytelm.encoding import Encoding, code_points_of
 from bytelm.errors import CorpusError
-from bytelm.tokenizer import Tokenizer
+from bytelm.tokenizer import BOS_PATCH_BYTES, Tokenizer
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-BOS_PATCH_BYTES = 4
-"""Length of what stands before every document: a whole window of the merger."""
 
 
 @final

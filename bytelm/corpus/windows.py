@@ -11,7 +11,7 @@ from bytelm.corpus.corpus import Corpus
 from bytelm.errors import CorpusError
 
 TARGET_BYTES = 4
-"""The last bytes of a window that a model only predicts; consecutive windows overlap by them."""
+"""The last bytes of a window that a model of patches of four only predicts; consecutive windows overlap by them."""
 
 
 class Windows(Sequence[NDArray[np.uint8]]):
@@ -90,23 +90,24 @@ class RandomWindows(Windows):
 
 @final
 class ContiguousWindows(Windows):
-    """Consecutive windows that begin ``length - 4`` bytes apart, so that each byte is predicted once.
+    """Consecutive windows that begin ``length - targets`` bytes apart, so that each byte is predicted once.
 
-    The last 4 bytes of a window are only targets, and the first bytes of the next. What is left at the end of the
-    corpus and is shorter than a window is dropped.
+    The last ``targets`` bytes of a window, a patch of the model, are only targets, and the first bytes of the next.
+    What is left at the end of the corpus and is shorter than a window is dropped.
 
     Raises:
-        CorpusError: the corpus is shorter than a window, or a window has no more than 4 bytes.
+        CorpusError: the corpus is shorter than a window, or a window has no more than ``targets`` bytes.
     """
 
-    def __init__(self, corpus: Corpus, length: int) -> None:
+    def __init__(self, corpus: Corpus, length: int, targets: int = TARGET_BYTES) -> None:
         self.corpus = corpus
         self.length = length
-        self._check_length(shortest=TARGET_BYTES + 1)
+        self.targets = targets
+        self._check_length(shortest=targets + 1)
 
     def __len__(self) -> int:
-        return (self.corpus.num_bytes - self.length) // (self.length - TARGET_BYTES) + 1
+        return (self.corpus.num_bytes - self.length) // (self.length - self.targets) + 1
 
     def offset(self, index: int) -> int:
         """The byte of the corpus at which window ``index`` begins."""
-        return index * (self.length - TARGET_BYTES)
+        return index * (self.length - self.targets)

@@ -54,14 +54,14 @@ def count_symbols(name: str, lm: LanguageModel, windows: Sequence[TextWindow]) -
         DecodingError: BOS, context and text of a window are longer than the model's context.
         EncodingError: a text with a lone surrogate or a control string.
     """
-    patch, most, total = lm.config.patch, lm.config.context, 0
-    unit = "tokens" if patch == 1 else "bytes"
+    most, total = lm.config.context, 0
+    opening, unit = len(lm.tokenizer.opening(lm.config.patch)), "bytes" if lm.config.vocab_size == 256 else "tokens"
     for window in windows:
         try:
             before, own = (len(lm.tokenizer.encode(text)) for text in (window.context, window.text))
         except EncodingError as error:
             raise EncodingError(f"{window.place}: model {name}: {error}") from None
-        bos = patch if lm.tokenizer.begins_with_bos or not before else 0
+        bos = opening if before else max(opening, 1)
         if bos + before + own > most:
             end = window.begin + len(window.text)
             raise DecodingError(

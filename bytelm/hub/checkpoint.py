@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +59,7 @@ def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance:
         "model": model.config.to_dict(),
         "provenance": provenance or {},
     }
-    write_folder(folder, config, model, {_ENCODING: encoding.to_dict()})
+    write_folder(folder, config, model.state_dict(), {_ENCODING: encoding.to_dict()})
 
 
 def package_version() -> str:
@@ -70,8 +70,10 @@ def package_version() -> str:
         return "unknown"
 
 
-def write_folder(folder: Path, config: dict[str, Any], module: nn.Module, others: dict[str, dict[str, Any]]) -> None:
-    """Write ``config.json``, the weights of a module, and other JSON files by name; all or nothing.
+def write_folder(
+    folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], others: Mapping[str, dict[str, Any]]
+) -> None:
+    """Write ``config.json``, weights by name, and other JSON files by name; all or nothing.
 
     A folder that is there is replaced if its ``config.json`` has the same ``format``.
 
@@ -87,12 +89,12 @@ def write_folder(folder: Path, config: dict[str, Any], module: nn.Module, others
             raise CheckpointError(
                 f"{folder / _CONFIG}: format {found!r}, expected {config['format']!r} in a folder that is replaced"
             )
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            save_file(state, temporary / _WEIGHTS)
+            save_file(state, temporary / _WEIGHTS, {"format": "pt"})
             for name, value in {**others, _CONFIG: config}.items():
                 write_json(temporary / name, value)
             temporary.chmod(0o755)

@@ -42,7 +42,7 @@ def save_draft_heads(folder: Path, model: ByteLM, provenance: dict[str, Any] | N
         "frozen": fingerprint(model),
         "provenance": provenance or {},
     }
-    write_folder(folder, config, model.draft_heads, {})
+    write_folder(folder, config, model.draft_heads.state_dict(), {})
 
 
 def is_draft_heads(folder: Path) -> bool:

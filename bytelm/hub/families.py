@@ -248,7 +248,7 @@ GPTJ = Family(
     _gptj,
 )
 
-_LLAMA = Family(
+LLAMA = Family(
     "llama",
     (
         _weight("merger.embedding", "model.embed_tokens"),
@@ -325,7 +325,7 @@ def recognise(config: Mapping[str, Any], names: Collection[str]) -> Family:
         case "gptj" if has("h.0.attn.q_proj.weight"):
             return GPTJ
         case "llama" if has("layers.0.self_attn.q_proj.weight"):
-            return _LLAMA
+            return LLAMA
         case "gpt2" if has("h.0.attn.c_attn.weight") and not has("h.0.mlp.c_fc2.weight"):
             return _GPT2
         case "btlm" | "gpt_jx" if scaled and has("h.0.mlp.c_fc2.weight"):

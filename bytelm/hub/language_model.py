@@ -71,7 +71,7 @@ class LanguageModel:
 
         A model of tokens, which had BOS between documents, is given prompts as they are; a prompt must not be empty.
         """
-        bos = self.tokenizer.bos_patch(self.config.patch if self.tokenizer.begins_with_bos else 0)
+        bos = self.tokenizer.opening(self.config.patch)
         return make_target(self.model, law, bos, compiled=compiled, attention=attention)
 
     def generate(
@@ -203,7 +203,7 @@ class LanguageModel:
         self.model.eval()
         heads = self._contexts(prompts or [""] * len(texts), "prompt")
         if self.tokenizer.begins_with_bos:
-            bos = self.tokenizer.bos_patch(self.config.patch)
+            bos = self.tokenizer.opening(self.config.patch)
             heads = [np.concatenate((bos, ids)) for ids in heads]
         rows = [np.concatenate((head, ids)) for head, ids in zip(heads, self._encode(texts, "text"), strict=True)]
         nats = score_symbols(self.model, chosen, rows, [len(head) for head in heads], attention=seen)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -48,12 +48,13 @@ class HeadBits(Metric):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.add_state("nats", torch.zeros(num_heads, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_bytes", torch.zeros(num_heads, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, nats_BTK: Float[Tensor, "B T K"]) -> None:
-        """Add the nats of all heads at B x T states."""
-        self.nats += nats_BTK.double().sum((0, 1))
-        self.num_bytes += nats_BTK[..., 0].numel()
+    def update(self, nats_BTK: Float[Tensor, "B T K"], counts_BTK: Bool[Tensor, "B T K"] | None = None) -> None:
+        """Add the nats of all heads at B x T states, or of those bytes that count."""
+        counts_BTK = torch.ones_like(nats_BTK, dtype=torch.bool) if counts_BTK is None else counts_BTK
+        self.nats += (nats_BTK.double() * counts_BTK).sum((0, 1))
+        self.num_bytes += counts_BTK.sum((0, 1))
 
     def compute(self) -> Float[Tensor, " K"]:
         """Bits per byte, one for each head."""

@@ -10,7 +10,9 @@ from torch.func import functional_call
 
 from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
 from bytelm.model.config import ModelConfig
+from bytelm.model.documents import Boundaries
 from bytelm.nn.block import ParallelBlock, SequentialBlock
+from bytelm.nn.document_view import DocumentView
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.nn.merger import ConcatMerger, TokenEmbedding
 from bytelm.shapes import Hidden, Windows
@@ -87,12 +89,12 @@ class ByteLM(nn.Module):
         assert isinstance(self.heads, LMHead)
         return self.heads
 
-    def forward(self, windows_BTP: Windows, view: CacheView | None = None) -> Hidden:
+    def forward(self, windows_BTP: Windows, view: CacheView | DocumentView | None = None) -> Hidden:
         """States after the last byte of each window.
 
         Args:
             windows_BTP: consecutive windows of each sequence; without a ``view`` they start at patch position 0.
-            view: where in a cache the windows go, and what they see there.
+            view: where in a cache the windows go, and what they see there; or which documents they are of.
         """
         positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
         places = self.position(positions, None if view is None else view.mask_B1TS)
@@ -101,14 +103,18 @@ class ByteLM(nn.Module):
             x_BTD = block(x_BTD, places, view)
         return self.norm(x_BTD)
 
-    def read(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Hidden, Windows, Windows]:
+    def read(
+        self, bytes_BL: Integer[Tensor, "B L"], boundaries: Boundaries | None = None
+    ) -> tuple[Hidden, Windows, Windows]:
         """States after every patch but the last, those patches, and for each the patch after it.
 
-        ``bytes_BL`` holds T + 1 patches, starting at any byte of a text.
+        Args:
+            bytes_BL: T + 1 patches, starting at any byte of a text.
+            boundaries: finds the documents that attention stays inside of; by default the row is one.
         """
         patches_BTP = bytes_BL.unflatten(1, (-1, self.config.patch)).long()
         windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:]
-        return self(windows), windows, targets
+        return self(windows, None if boundaries is None else boundaries(windows)), windows, targets
 
     def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
         """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.

@@ -301,8 +301,10 @@ class ModelConfig(Config):
 
     @property
     def laws(self) -> tuple[Law, ...]:
-        """Laws the model can be asked for, the default first."""
-        return self.heads.laws
+        """Laws the model can be asked for, the default first. With one head they are all the same: that of the next
+        symbol.
+        """
+        return ("next",) if self.patch == 1 else self.heads.laws
 
     def num_body_parameters(self) -> int:
         """Parameters of the blocks and the last norm: those that do matrix work at every patch position."""

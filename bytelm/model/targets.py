@@ -35,7 +35,7 @@ def make_target(
     compiled: bool = False,
     attention: PromptAttention | None = None,
 ) -> "PatchTarget | NextTarget":
-    """The target of ``law``; ``bos_patch`` (P bytes) is put before every prompt.
+    """The target of ``law``; ``bos_patch`` (at least P bytes) is put before every prompt.
 
     Args:
         bos_patch: of the model's symbols; for P = 1 it may be empty, and a prompt must then not be.
@@ -63,7 +63,7 @@ class _StreamTarget:
     max_guess: int
 
     def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
-        assert len(bos_patch) == model.config.patch or (len(bos_patch) == 0 and model.config.patch == 1)
+        assert len(bos_patch) >= model.config.patch or (len(bos_patch) == 0 and model.config.patch == 1)
         self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
         self.fixed_shapes = compiled

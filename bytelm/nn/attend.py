@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bytelm.nn import native
+from bytelm.nn.document_view import FlexMask
 
 
 def attend(
     q_BHTE: Float[Tensor, "B H T E"],
     k_BGSE: Float[Tensor, "B G S E"],
     v_BGSE: Float[Tensor, "B G S E"],
-    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ T S"] | None,
+    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ T S"] | FlexMask | None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H T E"]:
     """``softmax(scale q k^T + mask) v``: :func:`torch.nn.functional.scaled_dot_product_attention`, or the native core.
@@ -25,9 +26,12 @@ def attend(
     Args:
         q_BHTE: queries.
         k_BGSE, v_BGSE: keys and values; H / G heads of queries share one of theirs.
-        mask: what is seen, or what is added to the scores; None: each query sees the slots up to its own.
+        mask: what is seen, or what is added to the scores, or what FlexAttention runs with; None: each query sees the
+            slots up to its own.
         scale: of the scores; default ``1 / sqrt(E)``.
     """
+    if isinstance(mask, FlexMask):
+        return mask.attend(q_BHTE, k_BGSE, v_BGSE, scale)
     if mask is not None and mask.dtype == torch.bool and _fits(q_BHTE, k_BGSE, v_BGSE):
         scale = 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale
         found: Tensor = torch.ops.bytelm.rows_attention(q_BHTE, k_BGSE, v_BGSE, mask, scale)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from bytelm.nn.attend import attend
+from bytelm.nn.document_view import DocumentView
 from bytelm.nn.fused import FusedLinear
 from bytelm.nn.kv_cache import CacheView
 from bytelm.nn.linear import Linear
@@ -41,7 +42,7 @@ class Attention(nn.Module):
         )
         self.output = Linear(num_heads * head_width, width, bias=output_bias)
 
-    def forward(self, x_BTD: Hidden, places: Places, block: int, view: CacheView | None) -> Hidden:
+    def forward(self, x_BTD: Hidden, places: Places, block: int, view: CacheView | DocumentView | None) -> Hidden:
         """Attend to what the places show: positions of ``x`` when ``view`` is None, else those of the cache rows."""
         queries_keys, values = self.query_key_value(x_BTD)
         turned, v_BGTE = self._by_head(queries_keys), self._by_head(values)
@@ -52,7 +53,7 @@ class Attention(nn.Module):
         if view is not None:
             k_BGTE, v_BGTE = view.extend(block, k_BGTE, v_BGTE)
             k_BGTE, v_BGTE = k_BGTE.to(q_BHTE.dtype), v_BGTE.to(q_BHTE.dtype)
-        if mask is not None and mask.is_floating_point():
+        if isinstance(mask, Tensor) and mask.is_floating_point():
             mask = mask.to(q_BHTE.dtype)
         y_BHTE = attend(q_BHTE, k_BGTE, v_BGTE, mask, self.scale)
         return self.output(y_BHTE.transpose(1, 2).flatten(2))

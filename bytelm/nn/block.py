@@ -3,6 +3,7 @@
 from torch import nn
 
 from bytelm.nn.attention import Attention
+from bytelm.nn.document_view import DocumentView
 from bytelm.nn.kv_cache import CacheView
 from bytelm.nn.position import Places
 from bytelm.shapes import Hidden
@@ -29,7 +30,7 @@ class SequentialBlock(nn.Module):
         self.attention_norm, self.attention = attention_norm, attention
         self.feedforward_norm, self.feedforward = feedforward_norm, feedforward
 
-    def forward(self, x_BTD: Hidden, places: Places, view: CacheView | None) -> Hidden:
+    def forward(self, x_BTD: Hidden, places: Places, view: CacheView | DocumentView | None) -> Hidden:
         """One block of the body."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), places, self.index, view)
         return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
@@ -48,7 +49,7 @@ class ParallelBlock(nn.Module):
         self.index = index
         self.norm, self.attention, self.feedforward = norm, attention, feedforward
 
-    def forward(self, x_BTD: Hidden, places: Places, view: CacheView | None) -> Hidden:
+    def forward(self, x_BTD: Hidden, places: Places, view: CacheView | DocumentView | None) -> Hidden:
         """One block of the body."""
         y_BTD = self.norm(x_BTD)
         return x_BTD + self.attention(y_BTD, places, self.index, view) + self.feedforward(y_BTD)

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn.document_view import FlexMask
 from bytelm.nn.rotary import Angles, rotary_angles
 
-Seen = Bool[Tensor, "B 1 T S"]
+Seen = Bool[Tensor, "B 1 T S"] | FlexMask
 """Which slots each new position may see."""
 
 
@@ -23,7 +24,7 @@ class Places(NamedTuple):
     """
 
     angles: Angles | None
-    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ H T S"] | None
+    mask: Bool[Tensor, "B 1 T S"] | Float[Tensor, "*_ H T S"] | FlexMask | None
 
 
 class Rotary(nn.Module):
@@ -63,7 +64,7 @@ class Alibi(nn.Module):
         self.trained = math.inf if trained is None else trained
         self.register_buffer("slopes", alibi_slopes(num_heads) / shrink, persistent=False)
 
-    def forward(self, positions: Int[Tensor, "*B T"], seen: Seen | None) -> Places:
+    def forward(self, positions: Int[Tensor, "*B T"], seen: Bool[Tensor, "B 1 T S"] | None) -> Places:
         """The biases of every head, -inf where a slot is not seen. Without ``seen``: among the positions themselves."""
         if seen is None:
             slots = positions

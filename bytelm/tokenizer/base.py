@@ -12,6 +12,9 @@ from bytelm.errors import EncodingError
 from bytelm.tokenizer.batch import Batch, Id, PaddingSide, pad
 
 AllowedControls = Collection[str] | Literal["all"]
+BOS_PATCH_BYTES = 4
+"""Length of what stands before every document of a corpus of bytes: a whole window of the merger."""
+
 _MOST_NAMED = 8
 _KEPT_AUTOMATA = 4
 
@@ -94,6 +97,12 @@ class BaseTokenizer(ABC, Generic[Id]):
     @abstractmethod
     def bos_patch(self, num_ids: int) -> NDArray[Id]:
         """The ids of BOS, repeated to ``num_ids``."""
+
+    def opening(self, patch: int) -> NDArray[Id]:
+        """What a model that reads ``patch`` ids at a time finds before every text: BOS as a corpus has it, and a whole
+        patch of it at least; nothing where models do not begin with BOS.
+        """
+        return self.bos_patch(max(patch, BOS_PATCH_BYTES) if self.begins_with_bos else 0)
 
     @abstractmethod
     def word_starts(self, ids: NDArray[Any]) -> NDArray[np.bool_]:

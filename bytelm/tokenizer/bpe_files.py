@@ -77,6 +77,34 @@ def read_vocabulary(folder: Path) -> BPEVocabulary:
     return _assemble(place, vocab, merges, added)
 
 
+def vocabulary_to_dict(vocabulary: BPEVocabulary) -> dict[str, Any]:
+    """What a ``tokenizer.json`` holds that :func:`read_vocabulary` and the package ``tokenizers`` read."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": number, "content": text, **flags} for text, number in vocabulary.controls.items()],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(sorted((vocabulary.tokens | vocabulary.controls).items(), key=lambda item: item[1])),
+            "merges": [list(pair) for pair in vocabulary.merges],
+        },
+    }
+
+
 def _assemble(place: Path, vocab: dict[str, int], merges: list[Merge], added: dict[str, int]) -> BPEVocabulary:
     """Tell tokens from controls, and check that they fill the ids."""
     made = {*BYTE_CHARACTERS, *(left + right for left, right in merges)}

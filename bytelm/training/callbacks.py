@@ -5,10 +5,8 @@ from pathlib import Path
 
 import lightning as L
 
-from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.language_model import LanguageModel
-from bytelm.tokenizer import Tokenizer
 from bytelm.training.averaging import averaged_weights
 from bytelm.training.draft_heads import DraftHeadsModule
 from bytelm.training.module import ByteLMModule
@@ -80,7 +78,7 @@ class LogSamples(L.Callback):
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        lm = LanguageModel(pl_module.model, Tokenizer(get_encoding(pl_module.encoding_name)))
+        lm = LanguageModel(pl_module.model, pl_module.tokenizer)
         with averaged_weights(trainer, pl_module):
             out = lm.generate(
                 self.prompts,

@@ -1,7 +1,9 @@
 """Corpora as batches of byte windows."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,6 +15,7 @@ from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.training.loader import EpochLoader, WindowLoader, ignore_termination
+from bytelm.training.text_size import TextSize
 
 
 class _Windows(Dataset[Tensor]):
@@ -92,7 +95,7 @@ class CorpusData(L.LightningDataModule):
             CorpusError: the folder is damaged, too short, or of another encoding than the model's.
         """
         encoding = get_encoding(str(module.encoding_name))
-        ContiguousWindows(Corpus.open(self._folder(split), encoding, verify=False), self.length)
+        ContiguousWindows(Corpus.open(self._folder(split), encoding, verify=False), self.length, self.patch)
 
     def _folder(self, split: str) -> Path:
         folder = self.folders[split]
@@ -119,6 +122,11 @@ class CorpusData(L.LightningDataModule):
         parts = [manifest.encoding_digest, *(shard.sha256 for shard in manifest.shards)]
         return hashlib.sha256(" ".join(parts).encode("ascii")).hexdigest()
 
+    def size(self, split: str) -> TextSize:
+        """How much text a corpus holds."""
+        manifest = self.corpus(split).manifest
+        return TextSize(manifest.bytes, manifest.characters, manifest.utf8_bytes)
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""
         corpus = self.corpus("train")
@@ -136,7 +144,7 @@ class CorpusData(L.LightningDataModule):
         return self._consecutive("test")
 
     def _consecutive(self, split: str) -> DataLoader[Tensor]:
-        windows = _Windows(ContiguousWindows(self.corpus(split), self.length))
+        windows = _Windows(ContiguousWindows(self.corpus(split), self.length, self.patch))
         chosen = spread(windows, self.valid_windows if split == "valid" else None)
         return window_loader(chosen, self.batch_size, self.num_workers)
 
@@ -160,12 +168,15 @@ def spread(dataset: Dataset[Tensor], num: int | None) -> Dataset[Tensor]:
     return torch.utils.data.Subset(dataset, np.linspace(0, total - 1, num).round().astype(int).tolist())
 
 
-def window_loader(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
-    """Batches of a data set, in its order."""
+def window_loader(
+    dataset: Dataset[Any], batch_size: int, num_workers: int, collate: Callable[..., Any] | None = None
+) -> DataLoader[Tensor]:
+    """Batches of a data set, in its order; samples are stacked, or put together by ``collate``."""
     return WindowLoader(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
+        collate_fn=collate,
         worker_init_fn=ignore_termination,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -24,7 +24,7 @@ class EpochPositions(DistributedSampler[int]):
         used: positions to leave out, of each process.
     """
 
-    def __init__(self, dataset: Dataset[Tensor], num_replicas: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
         self.used = 0
 
@@ -59,10 +59,17 @@ class EpochLoader(WindowLoader):
         num_workers: worker processes.
         epoch: number of the epoch.
         trainer: the one that asks for the loader, if there is one.
+        collate: what makes a batch of samples; by default they are stacked.
     """
 
     def __init__(
-        self, dataset: Dataset[Tensor], batch_size: int, num_workers: int, epoch: int, trainer: L.Trainer | None
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        num_workers: int,
+        epoch: int,
+        trainer: L.Trainer | None,
+        collate: Callable[..., Any] | None = None,
     ) -> None:
         self.epoch, self.trainer = epoch, trainer
         processes = (trainer and trainer.distributed_sampler_kwargs) or {"num_replicas": 1, "rank": 0}
@@ -71,6 +78,7 @@ class EpochLoader(WindowLoader):
             batch_size=batch_size,
             sampler=EpochPositions(dataset, **processes),
             num_workers=num_workers,
+            collate_fn=collate,
             worker_init_fn=ignore_termination,
             pin_memory=torch.cuda.is_available(),
         )

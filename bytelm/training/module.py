@@ -4,23 +4,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.checkpoint import save_checkpoint
+from bytelm.hub.export_family import check_exportable, export_llama
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import cross_entropy
-from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.model.config import LMHeadConfig, ModelConfig, NextPatchConfig
+from bytelm.model.documents import DocumentBoundaries
+from bytelm.tokenizer import BPETokenizer, Tokenizer
 from bytelm.training.activation_checkpointing import checkpoint_activations
+from bytelm.training.batches import LabelledBatch, parts_of
 from bytelm.training.initial import initial_model
-from bytelm.training.loss import LossConfig, TrainingLoss
+from bytelm.training.loss import LossConfig, TrainingLoss, control_bytes
 from bytelm.training.optimizer import OptimizerConfig
 
 
 class ByteLMModule(L.LightningModule):
-    """Trains a byte model on windows of a corpus.
+    """Trains a byte model, or its twin of tokens, on windows of a corpus.
 
     Args:
         config: the model, field by field; or leave it out and name a preset or a folder.
@@ -33,6 +38,9 @@ class ByteLMModule(L.LightningModule):
         next_patch: the module to add, if the model has none.
         train_only: the part to train; the others keep their weights. All by default.
         activation_checkpointing: keep the inputs of blocks alone for the backward pass, which runs the blocks again.
+        tokenizer: folder of a BPE, for a model of its tokens; none by default.
+        inside_documents: keep attention inside of documents, where windows hold several; their positions begin anew. On
+            a GPU by FlexAttention.
     """
 
     def __init__(
@@ -47,14 +55,19 @@ class ByteLMModule(L.LightningModule):
         train_only: Literal["next_patch"] | None = None,
         loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
         activation_checkpointing: bool = False,
+        tokenizer: Path | None = None,
+        inside_documents: bool = False,
     ) -> None:
         super().__init__()
         chosen = get_encoding(encoding)
+        self.tokenizer = Tokenizer(chosen) if tokenizer is None else BPETokenizer.from_folder(tokenizer)
         self.encoding_name = chosen.name
         self.optimizer_config, self.seed = optimizer, seed
         self.model = initial_model(config, preset, init_from, next_patch, chosen, seed)
         self.config = self.model.config
-        self.loss = TrainingLoss(loss, self.config.patch, chosen)
+        _check_symbols(self.config, self.tokenizer)
+        self.loss = TrainingLoss(loss, self.config.patch, chosen if tokenizer is None else None)
+        self.boundaries = _boundaries(self.config, self.tokenizer) if inside_documents else None
         self.num_steps = 1
         if train_only is not None:
             if self.model.next_patch is None:
@@ -86,9 +99,10 @@ class ByteLMModule(L.LightningModule):
                 f"data.window: found {data.window}, expected more than the {ahead} bytes of next_patch.depth"
             )
 
-    def training_step(self, batch_BL: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor | LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss, figures = self.loss(self.model, batch_BL, self.global_step / self.num_steps)
+        bytes_BL, counts_BL = parts_of(batch)
+        loss, figures = self.loss(self.model, bytes_BL, self.global_step / self.num_steps, counts_BL, self.boundaries)
         self.log_dict({f"train/{name}": figure for name, figure in figures.items()}, prog_bar=True)
         return loss
 
@@ -115,13 +129,13 @@ class ByteLMModule(L.LightningModule):
         """Make the metrics that depend on the corpus."""
         self._start_evaluation("test")
 
-    def validation_step(self, batch_BL: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Tensor | LabelledBatch, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        self._evaluate(batch_BL)
+        self._evaluate(*parts_of(batch))
 
-    def test_step(self, batch_BL: Tensor, batch_idx: int) -> None:
+    def test_step(self, batch: Tensor | LabelledBatch, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        self._evaluate(batch_BL)
+        self._evaluate(*parts_of(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics."""
@@ -132,31 +146,36 @@ class ByteLMModule(L.LightningModule):
         self._log_evaluation("test")
 
     def _start_evaluation(self, split: str) -> None:
-        manifest = self.trainer.datamodule.corpus(split).manifest  # type: ignore[attr-defined]
-        ratio = manifest.bytes / max(1, manifest.characters)
+        self.size = self.trainer.datamodule.size(split)  # type: ignore[attr-defined]
+        ratio = self.size.symbols_per_character
         self.bits_per_char = {law: BitsPerCharacter(ratio).to(self.device) for law in self.config.laws}
         self.head_bits.reset()
         self.next_patch_bits = [HeadBits(self.config.patch).to(self.device) for _ in range(self.depth)]
         self.head_accuracy.reset()
 
-    def _evaluate(self, batch_BL: Tensor) -> None:
-        h_BTD, windows, targets_BTK = self.model.read(batch_BL)
+    def _evaluate(self, bytes_BL: Tensor, counts_BL: Tensor | None) -> None:
+        counts_BL = torch.ones_like(bytes_BL, dtype=torch.bool) if counts_BL is None else counts_BL
+        counts_BTK = counts_BL.unflatten(1, (-1, self.config.patch))[:, 1:]
+        h_BTD, windows, targets_BTK = self.model.read(bytes_BL, self.boundaries)
         logits_BTKV = self.model.heads(h_BTD, windows, targets_BTK)
         nats_BTK = cross_entropy(logits_BTKV, targets_BTK)
-        self.head_bits.update(nats_BTK)
-        self.head_accuracy.update(logits_BTKV, targets_BTK)
+        self.head_bits.update(nats_BTK, counts_BTK)
+        self.head_accuracy.update(logits_BTKV, targets_BTK, counts_BTK)
         for law, metric in self.bits_per_char.items():
-            metric.update(nats_BTK[..., 0] if law == "next" else nats_BTK)
+            heads = slice(1) if law == "next" else slice(None)
+            metric.update(nats_BTK[..., heads][counts_BTK[..., heads]])
         if self.model.next_patch is not None:
             ahead = self.model.predict_ahead(h_BTD, windows, targets_BTK)
             for n, (bits, logits) in enumerate(zip(self.next_patch_bits, ahead, strict=True), 1):
-                bits.update(cross_entropy(logits, targets_BTK[:, n:]))
+                bits.update(cross_entropy(logits, targets_BTK[:, n:]), counts_BTK[:, n:])
 
     def _log_evaluation(self, prefix: str) -> None:
         values = {f"{prefix}/bits_per_char": self.bits_per_char[self.config.laws[0]].compute()}
         values |= {f"{prefix}/bits_per_char_{law}": metric.compute() for law, metric in self.bits_per_char.items()}
-        values |= {f"{prefix}/bits_head_{j}": bits for j, bits in enumerate(self.head_bits.compute(), 1)}
-        values |= {f"{prefix}/accuracy_head_{j}": share for j, share in enumerate(self.head_accuracy.compute(), 1)}
+        values[f"{prefix}/bits_per_utf8_byte"] = values[f"{prefix}/bits_per_char"] * self.size.characters_per_utf8_byte
+        for name, metric in (("bits", self.head_bits), ("accuracy", self.head_accuracy)):
+            of_heads = metric.compute().reshape(-1)  # torchmetrics makes one number of one head
+            values |= {f"{prefix}/{name}_head_{j}": value for j, value in enumerate(of_heads, 1)}
         values |= {f"{prefix}/bits_next_patch_{n}": b.compute().mean() for n, b in enumerate(self.next_patch_bits, 1)}
         self.log_dict({k: v.float() for k, v in values.items()}, sync_dist=False)
         self.log(f"{prefix}_bpc", values[f"{prefix}/bits_per_char"].float(), prog_bar=True, logger=False)
@@ -168,23 +187,51 @@ class ByteLMModule(L.LightningModule):
         return configured
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the model to a folder that ``bytelm.load`` reads."""
-        save_checkpoint(folder, self.model, get_encoding(self.encoding_name), provenance)
+        """Write the model to a folder that ``bytelm.load`` reads; one of tokens in LLaMA's layout."""
+        match self.tokenizer:
+            case Tokenizer(encoding=encoding):
+                save_checkpoint(folder, self.model, encoding, provenance)
+            case BPETokenizer() as tokenizer:
+                export_llama(folder, self.model, tokenizer, provenance)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put configuration and encoding beside the weights, as plain values."""
-        encoding = get_encoding(self.encoding_name)
-        checkpoint["bytelm"] = {
-            "model": self.config.to_dict(),
-            "encoding": {"name": encoding.name, "digest": encoding.digest, "table": encoding.to_dict()},
-        }
+        """Put configuration and encoding, or what tells a BPE from others, beside the weights, as plain values."""
+        coder: dict[str, Any] = {"name": self.tokenizer.name, "digest": self.tokenizer.digest}
+        if isinstance(self.tokenizer, Tokenizer):
+            coder["table"] = self.tokenizer.encoding.to_dict()
+        checkpoint["bytelm"] = {"model": self.config.to_dict(), "encoding": coder}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another encoding or another model."""
-        saved = checkpoint.get("bytelm", {})
-        encoding = get_encoding(self.encoding_name)
+        saved, coder = checkpoint.get("bytelm", {}), self.tokenizer
         digest = saved.get("encoding", {}).get("digest")
-        if digest != encoding.digest:
-            raise ConfigError(f"checkpoint: encoding digest {digest}, expected {encoding.digest} of {encoding.name}")
+        if digest != coder.digest:
+            raise ConfigError(f"checkpoint: encoding digest {digest}, expected {coder.digest} of {coder.name}")
         if ModelConfig.from_dict(saved["model"]) != self.config:
             raise ConfigError("checkpoint: its model configuration is not the one of this run")
+
+
+def _check_symbols(config: ModelConfig, tokenizer: Tokenizer | BPETokenizer) -> None:
+    """A model of tokens has a tokenizer and a row for each of its ids, and can be written."""
+    if isinstance(config.heads, LMHeadConfig) != isinstance(tokenizer, BPETokenizer):
+        raise ConfigError(
+            f"model.tokenizer: found {'one' if isinstance(tokenizer, BPETokenizer) else 'none'} for heads of kind"
+            f" {config.heads.kind!r}, expected one for 'lm' and none for others"
+        )
+    if config.vocab_size != tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.config.vocab_size: found {config.vocab_size}, expected {tokenizer.vocab_size} of model.tokenizer"
+        )
+    if isinstance(tokenizer, BPETokenizer):
+        check_exportable(config)
+
+
+def _boundaries(config: ModelConfig, tokenizer: Tokenizer | BPETokenizer) -> DocumentBoundaries:
+    """What finds documents in windows."""
+    option = "model.inside_documents"
+    if config.position.kind == "alibi":
+        raise ConfigError(f"{option}: found true with position 'alibi', expected positions that can begin anew")
+    if isinstance(tokenizer, BPETokenizer):
+        return DocumentBoundaries(tokenizer.bos_id)
+    control_bytes(tokenizer.encoding, option)
+    return DocumentBoundaries(tokenizer.encoding.controls[tokenizer.bos_token][0])

@@ -32,7 +32,7 @@ class SkipNonFinite(L.Callback):
         self.stop_after = stop_after
         self.skipped = self.in_a_row = 0
         self.folder: Path | None = None
-        self._batches: list[Tensor] = []
+        self._batches: list[Tensor | tuple[Tensor, ...]] = []
         self._losses: list[Tensor] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -40,10 +40,10 @@ class SkipNonFinite(L.Callback):
         self.folder = run_folder(trainer) / "non_finite"
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Hold the batch until its gradient was seen."""
-        self._batches.append(batch)
+        self._batches.append(batch if isinstance(batch, Tensor) else tuple(batch))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Hold the loss."""
@@ -67,7 +67,7 @@ class SkipNonFinite(L.Callback):
         if self.skipped:
             pl_module.log("train/skipped_steps", float(self.skipped))
 
-    def _report(self, trainer: L.Trainer, batches: list[Tensor], losses: list[Tensor]) -> None:
+    def _report(self, trainer: L.Trainer, batches: list[Any], losses: list[Tensor]) -> None:
         assert self.folder is not None
         step, process = trainer.global_step, f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"step-{step:08d}{process}.pt"
@@ -97,4 +97,6 @@ def _gradient_norm(optimizer: Optimizer) -> Tensor:
 
 
 def _on_cpu(value: Any) -> Any:
-    return [tensor.cpu() for tensor in value] if isinstance(value, list) else value
+    if isinstance(value, Tensor):
+        return value.cpu()
+    return type(value)(map(_on_cpu, value)) if isinstance(value, list | tuple) else value

@@ -16,7 +16,6 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor
 
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.training.callbacks import run_folder
@@ -90,7 +89,7 @@ class SaveRun(Checkpoint):
         self._validated = self._validated or not trainer.sanity_checking
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Before an optimiser step: put right what was loaded, save what is due, leave when asked to."""
         if self._loaded is not None:

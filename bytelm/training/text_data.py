@@ -1,7 +1,7 @@
 """Text as batches of windows of tokens."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -17,6 +17,7 @@ from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
 from bytelm.training.data import check_numbers, spread, window_loader
 from bytelm.training.loader import EpochLoader
+from bytelm.training.text_size import TextSize
 
 
 class _Windows(Dataset[Tensor]):
@@ -84,6 +85,12 @@ class TextData(L.LightningDataModule):
         self.window, self.batch_size, self.num_workers, self.seed = window, batch_size, num_workers, seed
         self.windows_per_epoch, self.valid_windows = windows_per_epoch, valid_windows
         self._tokens: dict[str, NDArray[np.int32]] = {}
+        self._sizes: dict[str, TextSize] = {}
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sample."""
+        return self.window
 
     def given(self, split: str) -> bool:
         """Whether there is a source for ``train``, ``valid`` or ``test``."""
@@ -96,16 +103,13 @@ class TextData(L.LightningDataModule):
             ConfigError: no source was given.
             CorpusError: a source cannot be read, or holds less than one window.
         """
-        sources = self.sources[split]
-        if sources is None:
-            raise ConfigError(f"data.{split}: missing, expected files or folders of text")
         assert isinstance(module.tokenizer, BPETokenizer)
-        tokens = self._read(find_sources(sources), module.tokenizer)
-        if len(tokens) < self.window:
+        tokens, size = self._read(self._texts(split), module.tokenizer)
+        if len(tokens) < self.length:
             raise CorpusError(
-                f"data.{split}: found {len(tokens)} tokens, expected at least one window of {self.window}"
+                f"data.{split}: found {len(tokens)} tokens, expected at least one window of {self.length}"
             )
-        self._tokens[split] = tokens
+        self._tokens[split], self._sizes[split] = tokens, size
 
     def tokens(self, split: str) -> NDArray[np.int32]:
         """All tokens of a split; errors as :meth:`check`."""
@@ -118,25 +122,43 @@ class TextData(L.LightningDataModule):
         """SHA-256 of the tokens of a split, as int32 in the order of their bytes on this machine."""
         return hashlib.sha256(self.tokens(split).tobytes()).hexdigest()
 
-    def _read(self, sources: Sequence[Path], tokenizer: BPETokenizer) -> NDArray[np.int32]:
+    def size(self, split: str) -> TextSize:
+        """How much text a split holds; errors as :meth:`check`."""
+        self.tokens(split)
+        return self._sizes[split]
+
+    def _texts(self, split: str) -> Iterator[str]:
+        """The documents of a split."""
+        sources = self.sources[split]
+        if sources is None:
+            raise ConfigError(f"data.{split}: missing, expected files or folders of text")
+        for path in find_sources(sources):
+            for document in iter_documents(path, field=self.field, split_blank_lines=self.split_blank_lines):
+                yield document.text
+
+    def _read(self, texts: Iterator[str], tokenizer: BPETokenizer) -> tuple[NDArray[np.int32], TextSize]:
+        """The first ``max_tokens`` tokens of the texts, and what they are tokens of."""
         rows, left = [np.empty(0, np.int32)], self.max_tokens
-        documents = (
-            document
-            for path in sources
-            for document in iter_documents(path, field=self.field, split_blank_lines=self.split_blank_lines)
-        )
-        while left > 0 and (document := next(documents, None)) is not None:
-            rows.append(np.append(tokenizer.bos_id, tokenizer.encode(document.text))[:left].astype(np.int32))
-            left -= len(rows[-1])
-        return np.concatenate(rows)
+        characters = utf8_bytes = 0
+        while left > 0 and (text := next(texts, None)) is not None:
+            ids = np.append(tokenizer.bos_id, tokenizer.encode(text))
+            if len(ids) > left:
+                ids = ids[:left]
+                text = tokenizer.decode(ids[1:], errors="replace")
+            rows.append(ids.astype(np.int32))
+            left -= len(ids)
+            characters += len(text)
+            utf8_bytes += len(text.encode())
+        tokens = np.concatenate(rows)
+        return tokens, TextSize(len(tokens), characters, utf8_bytes)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""
         tokens = self.tokens("train")
         size = self.windows_per_epoch or len(tokens) // self.window
         epoch = self.trainer.current_epoch if self.trainer else 0
-        begins = np.random.default_rng([self.seed, epoch]).integers(0, len(tokens) - self.window, size, endpoint=True)
-        windows = _Windows(tokens, begins, self.window)
+        begins = np.random.default_rng([self.seed, epoch]).integers(0, len(tokens) - self.length, size, endpoint=True)
+        windows = _Windows(tokens, begins, self.length)
         return EpochLoader(windows, self.batch_size, self.num_workers, epoch, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
@@ -149,6 +171,6 @@ class TextData(L.LightningDataModule):
 
     def _consecutive(self, split: str, num: int | None) -> DataLoader[Tensor]:
         tokens = self.tokens(split)
-        begins = np.arange(0, len(tokens) - self.window + 1, self.window)
-        windows = spread(_Windows(tokens, begins, self.window), num)
+        begins = np.arange(0, len(tokens) - self.length + 1, self.window)
+        windows = spread(_Windows(tokens, begins, self.length), num)
         return window_loader(windows, self.batch_size, self.num_workers)

@@ -28,6 +28,7 @@ COMMANDS = {
         *SOURCE_OPTIONS,
     },
     "bytelm corpus info": {"FOLDER", "--verify", "--no-verify", "--json"},
+    "bytelm tokenizer train": {"PATHS", "--out", "--vocab-size", "--overwrite", "--json", *SOURCE_OPTIONS},
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
