@@ -105,7 +105,7 @@ def test_a_model_and_its_twins_are_trained_and_compared(run, work, base):
     rows = {(row["model"], row["law"]): row for row in result["rows"]}
     assert rows.keys() == {("four", "chain"), ("four", "next"), ("byte", "next"), ("token", "next")}
     assert rows["byte", "next"]["positions_per_char"] == pytest.approx(4 * rows["four", "chain"]["positions_per_char"])
-    assert rows["byte", "next"]["operations_per_char"] > 3 * rows["four", "chain"]["operations_per_char"]
+    assert rows["byte", "next"]["operations_per_char"] > 2 * rows["four", "chain"]["operations_per_char"]
     assert rows["token", "next"]["tokenizer"] == "bpe"
     assert {row["bits_per_char"] < 20 for row in rows.values()} == {True}
     assert {speed["model"] for speed in result["speeds"]} == set(twins)

@@ -161,7 +161,7 @@ def test_completions_are_learned_and_generated(tmp_path):
     for law in lm.laws:
         out = lm.generate([p for p, _ in PAIRS], max_new_tokens=24, law=law)
         assert out.texts == [c for _, c in PAIRS], law
-        assert set(out.finish) == {"eos"}
+        assert set(out.finish) == {"stop"}
 
 
 def test_a_pair_that_is_too_long_is_said_counted_and_left_out(tmp_path, caplog):
