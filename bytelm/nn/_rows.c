@@ -22,7 +22,7 @@
 
 #define MAX_ROWS 4      /* in registers; more rows are read in groups of so many, from the cache */
 #define OUTPUTS 24      /* a block that one thread takes; a multiple of the outputs at a time */
-#define LEAST 4         /* outputs */
+#define LEAST 6         /* outputs */
 #define CHUNK 4096      /* inputs of all rows of a group that are read before those of the next output */
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
@@ -138,7 +138,7 @@ INLINE void finish(const Product *p, long row, long output, float sum) {
 }
 
 #define DEFINE_PRODUCT(TYPE, NAME, ADD)                                                                                \
-    DEFINE_GROUP(TYPE, NAME, ADD, 1, 4)                                                                                \
+    DEFINE_GROUP(TYPE, NAME, ADD, 1, 6)                                                                                \
     DEFINE_GROUP(TYPE, NAME, ADD, 2, 4)                                                                                \
     DEFINE_GROUP(TYPE, NAME, ADD, 3, 4)                                                                                \
     DEFINE_GROUP(TYPE, NAME, ADD, 4, 3)                                                                                \
@@ -323,7 +323,7 @@ static PyObject *attention(PyObject *self, PyObject *args) {
 PyDoc_STRVAR(linear_doc,
              "linear(x, weight, scale, bias, y, rows, outputs, inputs, threads)\n\n"
              "y = x weight^T * scale + bias, over addresses: where there is a scale, it is float32 and the weight int8;\n"
-             "all else is bfloat16; 0 stands for no scale and no bias. At least 4 outputs; inputs in multiples of 16.");
+             "all else is bfloat16; 0 stands for no scale and no bias. At least 6 outputs; inputs in multiples of 16.");
 
 static PyObject *linear(PyObject *self, PyObject *args) {
     unsigned long long x, weight, scale, bias, y;

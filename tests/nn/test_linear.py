@@ -14,7 +14,7 @@ from bytelm.nn.linear import Linear, linear
 
 needs_core = pytest.mark.skipif(native.core is None, reason="no native core here")
 ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 13)
-SHAPES = ((4, 16), (5, 32), (7, 48), (16, 16), (17, 80), (33, 4112), (19, 8192))
+SHAPES = ((6, 16), (7, 32), (11, 48), (16, 16), (17, 80), (33, 4112), (19, 8192))
 
 
 class Codes(torch.Tensor):
