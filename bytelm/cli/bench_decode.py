@@ -114,8 +114,8 @@ def decode(
     repeats, memory (num_bytes and bytes_per_second of reading a large buffer), cache (the same of a buffer of the
     model's size), step (a plain greedy step at batch 1: seconds, symbols_per_second, bytes_read_per_second,
     linear_share, ratio, memory_share, cache_share), linear (of each: through, rows, seconds, ratio,
-    bytes_read_per_second, memory_share, cache_share), costs (of each: law, positions, heads, batch, slots, compiled, seconds, ratio,
-    bytes_read_per_second, memory_share, cache_share), speeds (of each: law, draft, batch, temperature,
+    bytes_read_per_second, memory_share, cache_share), costs (of each: law, positions, heads, batch, slots, compiled,
+    seconds, ratio, bytes_read_per_second, memory_share, cache_share), speeds (of each: law, draft, batch, temperature,
     chars_per_second, utf8_bytes_per_second, symbols_per_second, chars_per_forward, forwards_per_char,
     seconds_per_forward, bytes_read_per_second, acceptance_at, ratio, memory_share, cache_share), rival (what rivals of
     transformers are), rivals (of each: name, batch, forwards, seconds_per_forward, symbols_per_second, ratios),
