@@ -134,15 +134,17 @@ def test_the_test_of_uniformity_sees_a_bias_of_two_per_cent(draws_along_indices)
 # Contiguous windows
 
 
+@pytest.mark.parametrize("targets", [1, 2, 4])
 @pytest.mark.parametrize("length", [5, 8, 50, 127, 130, 131])
-def test_contiguous_windows_predict_each_byte_once(corpus, stream, length):
-    windows = ContiguousWindows(corpus, length)
+def test_contiguous_windows_predict_each_byte_once(corpus, stream, length, targets):
+    windows = ContiguousWindows(corpus, length, targets)
     pieces = [window.tobytes() for window in windows]
+    step = length - targets
     assert {len(piece) for piece in pieces} == {length}
-    assert stream.startswith(pieces[0] + b"".join(piece[4:] for piece in pieces[1:]))
-    covered = length + (len(pieces) - 1) * (length - 4)
-    assert NUM_BYTES - (length - 4) < covered <= NUM_BYTES
-    assert [windows.offset(i) for i in range(len(pieces))] == [i * (length - 4) for i in range(len(pieces))]
+    assert stream.startswith(pieces[0] + b"".join(piece[targets:] for piece in pieces[1:]))
+    covered = length + (len(pieces) - 1) * step
+    assert NUM_BYTES - step < covered <= NUM_BYTES
+    assert [windows.offset(i) for i in range(len(pieces))] == [i * step for i in range(len(pieces))]
 
 
 @pytest.mark.parametrize(
