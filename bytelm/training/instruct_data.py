@@ -217,9 +217,9 @@ class InstructData(L.LightningDataModule):
         rows = _Pairs(pairs, drawn.permutation(len(pairs)), drawn.integers(0, self.patch, len(pairs)))
         return EpochLoader(rows, self.batch_size, self.num_workers, epoch, self.trainer, self._collate)
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        """The pairs of ``valid_pairs``, in their order."""
-        return self._in_order("valid")
+    def val_dataloader(self) -> DataLoader[Tensor] | list[DataLoader[Tensor]]:
+        """The pairs of ``valid_pairs``, in their order; where there are none, no loader, and nothing is measured."""
+        return self._in_order("valid") if self.given("valid") else []
 
     def test_dataloader(self) -> DataLoader[Tensor]:
         """The pairs of ``test_pairs``, in their order."""

@@ -58,6 +58,15 @@ def test_a_run_with_an_average_goes_on_to_the_bit(run, chained_model, pairs, tmp
     assert bytelm.load(cut / "model").generate(["猫"], max_new_tokens=3).texts
 
 
+def test_nothing_is_measured_where_no_pairs_are_given_for_it(run, chained_model, pairs, tmp_path):
+    given = options(chained_model, pairs, tmp_path / "run")
+    at = given.index("--data.valid_pairs")
+    out = run("fit", *given[:at], *given[at + 2 :], "--trainer.max_epochs", 1, "--json").json
+    assert out["step"] == 2
+    assert not any(name.startswith("val/") for name in out["metrics"])
+    assert bytelm.load(tmp_path / "run" / "model").laws
+
+
 def test_what_cannot_be_trained_on_is_one_line(run, chained_model, pairs, tmp_path):
     given = options(chained_model, pairs, tmp_path / "run")
     with pairs.open("a", encoding="utf-8") as file:
