@@ -6,7 +6,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 
@@ -28,8 +28,17 @@ class _Digested(Protocol):
     def digest(self, split: str) -> str: ...
 
 
+@runtime_checkable
+class _Mixed(Protocol):
+    """Data that may come from several corpora."""
+
+    @property
+    def mixture(self) -> list[dict[str, Any]] | None: ...
+
+
 class RecordRun(L.Callback):
-    """Writes ``RUN/run.json``: the digests of the corpora, and for each start the versions, the commit and the step.
+    """Writes ``RUN/run.json``: the digests of the corpora, the shares of several to train on, and for each start the
+    versions, the commit and the step.
 
     A run that goes on must find the corpora of its first start.
     """
@@ -56,7 +65,9 @@ class RecordRun(L.Callback):
         starts = []
         if trainer.ckpt_path and path.is_file():
             starts = _earlier_starts(path, corpora)
-        record = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
+        record: dict[str, Any] = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
+        if isinstance(data, _Mixed) and data.mixture is not None:
+            record["mixture"] = data.mixture
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bytelm.corpus import iter_documents
-from bytelm.corpus.readers import find_sources
+from bytelm.corpus import SourceFile, find_sources, iter_documents
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
 from bytelm.training.data import check_numbers, spread, window_loader
@@ -118,7 +117,7 @@ class TextData(L.LightningDataModule):
         """SHA-256 of the tokens of a split, as int32 in the order of their bytes on this machine."""
         return hashlib.sha256(self.tokens(split).tobytes()).hexdigest()
 
-    def _read(self, sources: Sequence[Path], tokenizer: BPETokenizer) -> NDArray[np.int32]:
+    def _read(self, sources: Sequence[SourceFile], tokenizer: BPETokenizer) -> NDArray[np.int32]:
         rows, left = [np.empty(0, np.int32)], self.max_tokens
         documents = (
             document

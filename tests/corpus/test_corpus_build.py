@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import ENDINGS, TEXTS, documents_in, json_line, stored_stream, texts, write_lines, write_source
 
-from bytelm.corpus import Corpus, Manifest, build, build_corpus
+from bytelm.corpus import Corpus, Manifest, batches, build, build_corpus, part
 from bytelm.encoding import Encoding, get_encoding
 from bytelm.errors import CorpusError
 
@@ -34,7 +34,7 @@ def names_in(folder: Path) -> list[str]:
 def test_documents_come_back(name, documents, batch_characters, shard_bytes):
     encoding = get_encoding(name)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_BATCH_CHARACTERS", batch_characters)
+        patch.setattr(batches, "BATCH_CHARACTERS", batch_characters)
         path = write_lines(Path(folder) / "x.jsonl", [json_line(text) for text in documents])
         manifest = build_corpus(path, encoding, Path(folder) / "out", shard_bytes=shard_bytes)
         stream = stream_of(Path(folder) / "out", encoding)
@@ -55,11 +55,11 @@ def test_every_format_and_encoding(tmp_path, name, ending):
     path = write_source(tmp_path / f"x{ending}", documents)
     manifest = build_corpus([path], encoding, tmp_path / "out")
     assert documents_in(encoding, stream_of(tmp_path / "out")) == documents
-    assert [s.to_dict() for s in manifest.sources] == [{"path": str(path), "documents": len(documents), "bad_lines": 0}]
+    assert [(s.path, s.documents, s.bad_lines) for s in manifest.sources] == [(str(path), len(documents), 0)]
 
 
 def test_the_number_of_workers_does_not_show(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 50)
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 50)
     (tmp_path / "in").mkdir()
     for number, ending in enumerate([".jsonl.zst", ".parquet", ".txt.xz"]):
         documents = ["長い一つの文書。\n" * 40] if ".txt" in ending else [f"{t}{i}" for i in range(20) for t in TEXTS]
@@ -74,7 +74,7 @@ def test_the_number_of_workers_does_not_show(tmp_path, monkeypatch):
 
 
 def test_progress_reaches_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 500)
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 500)
     sources = [write_source(tmp_path / f"x{ending}", TEXTS * 50) for ending in (".jsonl", ".parquet.gz", ".jsonl.gz")]
     seen: list[build.BuildProgress] = []
     manifest = build_corpus(sources, get_encoding("utf8"), tmp_path / "out", progress=seen.append)
@@ -115,7 +115,7 @@ def test_bad_lines_are_skipped_and_listed(tmp_path, workers):
 
 
 def test_the_list_of_bad_lines_ends_somewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "MAX_LISTED_BAD_LINES", 5)
+    monkeypatch.setattr(part, "MAX_LISTED_BAD_LINES", 5)
     path = write_lines(tmp_path / "x.jsonl", [json_line("一")] + [b"{"] * 20)
     manifest = build_corpus(path, get_encoding("utf8"), tmp_path / "out", skip_bad_lines=True)
     assert len(manifest.bad_lines) == 5
@@ -241,7 +241,7 @@ def _interruptible():
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupt_removes_the_partial_shard(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 1000)
 
     def interrupt(progress):
         if progress.bytes > 2500:
