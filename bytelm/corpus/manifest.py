@@ -16,7 +16,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 def save_json(path: Path, tree: Config) -> None:
-    """Write a tree as a JSON file, whole or not at all.
+    """Write a tree as a JSON file, whole or not at all, and wait until it is on disk.
 
     Raises:
         OSError: it cannot be written.

@@ -1,7 +1,7 @@
 """Rows of one string column of a Parquet file. Apart from the other readers because pyarrow is slow to import."""
 
+import io
 from collections.abc import Iterator
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +12,7 @@ _ROWS_PER_BATCH = 64
 _BUFFER_BYTES = 1 << 20
 
 
-def iter_rows(file: IO[bytes], source: object, field: str) -> Iterator[tuple[bytes | None, float]]:
+def iter_rows(file: io.BufferedIOBase, source: object, field: str) -> Iterator[tuple[bytes | None, float]]:
     """Each row of a column as bytes (Arrow does not check that strings are UTF-8) or None for null, and the part of
     all rows that were read with it. A few rows are held in memory at a time.
 

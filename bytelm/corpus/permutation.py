@@ -24,7 +24,11 @@ class Permutation:
         assert len(key) <= hashlib.blake2b.MAX_KEY_SIZE
         self.size = size
         self._half_bits = max(1, -(-(size - 1).bit_length() // 2))
+        self._key = key
         self._rounds = [hashlib.blake2b(bytes([number]), key=key, digest_size=8) for number in range(_ROUNDS)]
+
+    def __reduce__(self) -> tuple[type["Permutation"], tuple[int, bytes]]:
+        return Permutation, (self.size, self._key)
 
     def __call__(self, index: int) -> int:
         """The value at ``index``, from 0 to ``size`` - 1."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, final
+from typing import final
 
 from bytelm.corpus.compression import open_seekable, open_stream
 from bytelm.corpus.files import DATASET, SourceFile, explained, find_source
@@ -186,7 +186,7 @@ class Source:
                 else:
                     yield Piece(text, line, labels=labels)
 
-    def _parquet(self, file: IO[bytes]) -> Iterator[Piece]:
+    def _parquet(self, file: io.BufferedIOBase) -> Iterator[Piece]:
         from bytelm.corpus.parquet import iter_rows  # pyarrow takes longer to import than all the rest
 
         for row, (value, part_read) in enumerate(iter_rows(file, self.file, self._field), 1):

@@ -25,8 +25,10 @@ COMMANDS = {
     },
     "bytelm corpus build": {
         *{"PATHS", "--out", "--encoding", "--workers", "--overwrite", "--shard-bytes", "--json"},
+        *{"--min-characters", "--max-characters", "--deduplicate", "--valid-share"},
         *SOURCE_OPTIONS,
     },
+    "bytelm corpus bench": {"PATHS", "--encoding", "--megabytes", "--workers", "--repeats", "--field", "--json"},
     "bytelm corpus info": {"FOLDER", "--verify", "--no-verify", "--json"},
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},

@@ -194,18 +194,20 @@ def write_many(folder: Path) -> Path:
     return write_lines(folder / "x.jsonl", [json_line("a" * 995)] * 1000)
 
 
-def test_a_system_that_refuses_to_write_leaves_finished_shards(tmp_path):
-    done = run_script(FULL_DISK, write_many(tmp_path), tmp_path / "out")
-    names = names_in(tmp_path / "out")
+def test_a_system_that_refuses_to_write_leaves_finished_parts(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_source(tmp_path / "in" / "a.jsonl", ["first"] * 100)
+    write_many(tmp_path / "in")
+    done = run_script(FULL_DISK, tmp_path / "in", tmp_path / "out")
     assert done.returncode == 1
-    last = f"shard-{len(names):05d}.bin"
-    assert f"{last}: File too large after 700 bytes of this shard" in done.stderr
-    assert f"{len(names)} finished shards stay in {tmp_path / 'out'}" in done.stderr
-    assert names == [f"shard-{i:05d}.bin" for i in range(len(names))]
-    assert len(names) > 2
-    assert {(tmp_path / "out" / name).stat().st_size for name in names} == {1000}
+    assert ".bin: File too large after 700 bytes of this shard, which was removed; what was finished" in done.stderr
+    assert f"stays in {tmp_path / 'out' / 'unfinished'}, and the same command goes on with it" in done.stderr
+    names = ["lock", "part-00000.all.00000.bin", "part-00000.all.00001.bin", "part-00000.json", "plan.json"]
+    assert names_in(tmp_path / "out" / "unfinished") == names
     with pytest.raises(CorpusError, match=r"manifest\.json: no such file, expected the manifest of a finished corpus"):
         Corpus.open(tmp_path / "out")
+    build_corpus(tmp_path / "in", get_encoding("utf8"), tmp_path / "out", shard_bytes=1000)
+    assert Corpus.open(tmp_path / "out").manifest.documents == 1100
 
 
 def test_a_full_disk_when_closing(tmp_path, monkeypatch):
@@ -213,21 +215,26 @@ def test_a_full_disk_when_closing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("bytelm.corpus.shards.os.fsync", refuse)
-    with pytest.raises(CorpusError, match=r"shard-00000\.bin: No space left on device after 6 bytes .* 0 finished"):
+    with pytest.raises(CorpusError, match=r"part-00000\.all\.00000\.bin: No space left on device after 6 bytes"):
         build_corpus(write_source(tmp_path / "x.txt", ["a"]), get_encoding("utf8"), tmp_path / "out")
-    assert names_in(tmp_path / "out") == []
+    assert names_in(tmp_path) == ["x.txt"]
 
 
-def test_a_manifest_that_cannot_be_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["plan.json", "part-00000.json", "manifest.json"])
+def test_a_record_that_cannot_be_written(tmp_path, monkeypatch, name):
     def refuse(self, target):
-        if self.name.startswith("manifest"):
+        if self.name.startswith(name):
             raise OSError(28, "No space left on device")
         return self.rename(target)
 
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(CorpusError, match=r"manifest\.json: No space left on device"):
-        build_corpus(write_source(tmp_path / "x.txt", ["a"]), get_encoding("utf8"), tmp_path / "out")
-    assert names_in(tmp_path / "out") == ["shard-00000.bin"]
+    source = write_source(tmp_path / "x.txt", ["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(CorpusError, match=rf"{name}: No space left on device"):
+            build_corpus(source, get_encoding("utf8"), tmp_path / "out")
+    assert (tmp_path / "out").exists() == (name == "manifest.json")
+    build_corpus(source, get_encoding("utf8"), tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["manifest.json", "shard-00000.bin"]
 
 
 @pytest.fixture
@@ -240,22 +247,22 @@ def _interruptible():
 
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupt_removes_the_partial_shard(tmp_path, monkeypatch, workers):
+def test_an_interrupt_leaves_finished_parts(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(batches, "BATCH_CHARACTERS", 1000)
 
     def interrupt(progress):
         if progress.bytes > 2500:
-            assert any(name.endswith(".partial") for name in names_in(tmp_path / "out"))
+            assert any(name.endswith(".partial") for name in names_in(tmp_path / "out" / "unfinished"))
             signal.raise_signal(signal.SIGINT)
 
+    write_source(tmp_path / "a.jsonl", ["first"] * 100)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(
-            write_many(tmp_path), get_encoding("utf8"), tmp_path / "out",
-            shard_bytes=1024, workers=workers, progress=interrupt,
+            [tmp_path / "a.jsonl", write_many(tmp_path)], get_encoding("utf8"), tmp_path / "out",
+            shard_bytes=1500, workers=workers, progress=interrupt,
         )  # fmt: skip
-    names = names_in(tmp_path / "out")
-    assert names == [f"shard-{i:05d}.bin" for i in range(len(names))]
-    assert 2 <= len(names) < 20
+    names = ["lock", "part-00000.all.00000.bin", "part-00000.json", "plan.json"]
+    assert names_in(tmp_path / "out" / "unfinished") == names
 
 
 UNGUARDED = """

@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def parts_kept(out: Path) -> int:
-    return len(list((out / "unfinished").glob("part-*[0-9].json")))
+    return len(list((out / "unfinished").glob("part-*.json")))
 
 
 class Stop(Exception):
@@ -126,12 +126,12 @@ def test_finished_parts_are_verified(sources, whole, tmp_path, caplog):
 
     def stop(state):
         states.append(state)
-        if state.stage == "encoding" and state.documents > 20:
+        if state.stage == "encoding" and "3.jsonl" in state.source:
             raise Stop
 
     with pytest.raises(Stop):
         build_corpus(sources, get_encoding("dense-ja"), out, progress=stop, **OPTIONS)
-    kept = parts_kept(out)
+    kept = len(list((out / "unfinished").glob("part-*[0-9].json")))
     assert kept >= 2
     damaged = min((out / "unfinished").glob("part-*.bin"))
     damaged.write_bytes(bytes(len(damaged.read_bytes())))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from source_files import documents_in, json_line, stored_stream, write_lines, write_source
 
@@ -45,7 +45,6 @@ def chosen(documents, least, most, deduplicate):
 some_texts = st.lists(st.sampled_from(["", "一", "二二", "三三三", "四四四四", "a", "ab"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=60)
 @given(
     files=st.lists(some_texts, min_size=1, max_size=4),
     least=st.none() | st.integers(0, 3),
@@ -112,7 +111,7 @@ def test_plain_text_is_chosen_by_whole_documents(tmp_path, monkeypatch, split_bl
                  split_blank_lines=split_blank_lines)  # fmt: skip
     manifest = Manifest.load(tmp_path / "out")
     assert documents_of(tmp_path / "out") == [short.removesuffix("\n") if split_blank_lines else short]
-    assert manifest.left_out() == {"too_short": 0, "too_long": 1, "duplicates": 2 if split_blank_lines else 1}
+    assert manifest.left_out() == {"too_short": 0, "too_long": 1, "duplicates": 3 if split_blank_lines else 1}
 
 
 def test_bad_lines_do_not_shift_what_repeats(tmp_path):
@@ -199,13 +198,16 @@ def test_what_is_sorted_at_a_time_is_bounded(tmp_path, monkeypatch):
 
 # The split
 
+SIDES = [6, 10, 19, 24, 31, 40, 47, 59]
+"""Of 60 documents those that go to validation with a share of a tenth; it must never change."""
+
 
 def test_sides_are_fixed_for_ever():
     digest = hashlib.blake2b("春".encode(), digest_size=24).digest()
     share = int.from_bytes(digest[16:], "big") / 2**64
     assert in_valid("春", share + 1e-9)
     assert not in_valid("春", share - 1e-9)
-    assert [i for i in range(60) if in_valid(f"doc-{i}", 0.1)] == []
+    assert [i for i in range(60) if in_valid(f"doc-{i}", 0.1)] == SIDES
 
 
 def test_a_document_keeps_its_side_whatever_is_built(tmp_path):

@@ -89,5 +89,5 @@ def test_a_terabyte_is_sampled(tmp_path, kind):
     write_sparse_corpus(tmp_path / "corpus")
     found = sample(tmp_path / "corpus", kind, 300)
     assert found["start_s"] < 10
-    assert found["opened"] < 100 * 1024  # in KiB: mostly the manifest
+    assert found["opened"] < 200 * 1024  # in KiB: manifests, and the tables of the encoding of each corpus
     assert found["sampled"] < 8 * 1024  # 300 batches are 28 MB, from as many places of the corpus
