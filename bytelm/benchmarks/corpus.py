@@ -71,7 +71,7 @@ def measure_builds(documents: Sequence[str], encoding: Encoding, *, workers: int
         ways: dict[tuple[str, int], tuple[Path, Mapping[str, Any]]] = {}
         for ending in (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"):
             ways[ending, 1] = _write(folder / f"in{ending}", documents), {}
-        ways["--valid-share 0.01", 1] = plain, {"valid_share": 0.01}
+        ways["--valid-share 0.5", 1] = plain, {"valid_share": 0.5}
         ways["--deduplicate", 1] = plain, {"deduplicate": True}
         if workers > 1:
             ways[".jsonl", workers] = (

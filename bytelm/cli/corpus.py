@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,15 +214,16 @@ def bench(
     write_result(result, "\n".join(text), json)
 
 
+def _texts(paths: list[str], field: str) -> Iterator[str]:
+    for source in find_sources(paths):
+        yield from (document.text for document in iter_documents(source, field=field))
+
+
 def _sample(paths: list[str] | None, utf8_bytes: int, field: str) -> list[str]:
     """Documents of that size together, from the beginning again where there are not as many."""
-    if paths:
-        documents = (document.text for path in find_sources(paths) for document in iter_documents(path, field=field))
-    else:
-        documents = iter(default_texts())
     texts: list[str] = []
     size = 0
-    for text in documents:
+    for text in _texts(paths, field) if paths else default_texts():
         texts.append(text)
         size += len(text.encode("utf-8"))
         if size >= utf8_bytes:

@@ -92,7 +92,7 @@ class Corpus:
             shard = self.manifest.shards[index]
             begin = start + filled - (int(self._ends[index]) - shard.bytes)
             part = out[filled : filled + shard.bytes - begin]
-            self._files.read_into(self.folder / shard.file, begin, memoryview(part))
+            self._files.read_into(self.folder / shard.file, begin, part.data)
             filled += len(part)
             index += 1
         return out

@@ -63,7 +63,7 @@ def _summaries(job: Job, plan: Plan) -> list[PartSummary]:
 
 def _moves(work: Path, folder: Path, summaries: list[PartSummary], side: int) -> list[tuple[Path, Path, Shard]]:
     """Where each shard of a corpus was written, where it belongs, and its entry in the manifest."""
-    found = []
+    found: list[tuple[Path, Path, Shard]] = []
     for shard in (shard for summary in summaries for shard in summary.sides[side].shards):
         name = f"shard-{len(found):05d}.bin"
         found.append((work / shard.file, folder / name, Shard(file=name, bytes=shard.bytes, sha256=shard.sha256)))

@@ -147,6 +147,6 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CorpusError(
-            f"{path}: {error.strerror or error}; what was finished stays in {path.parent}, and the same command goes on"
-            " with it"
+            f"{path}: {error.strerror or error}; finished parts stay in {path.parent}, and the same command goes on"
+            " with them"
         ) from error

@@ -220,5 +220,5 @@ class ShardWriter:
         self._discard()
         raise CorpusError(
             f"{path}: {error.strerror or error} after {size} bytes of this shard, which was removed; "
-            f"what was finished stays in {self.folder}, and the same command goes on with it"
+            f"finished parts stay in {self.folder}, and the same command goes on with them"
         ) from error

@@ -54,7 +54,7 @@ def test_choosing_documents(run, documents, texts, tmp_path, check_fields):
     check_fields(command.build, result)
     assert (result["folder"], valid["folder"]) == (str(tmp_path / "out" / "train"), str(tmp_path / "out" / "valid"))
     names = ("documents", "too_short", "too_long", "duplicates")
-    assert [result[name] + valid[name] for name in names] == [7, 3, 2, 3]
+    assert [result[name] + valid[name] for name in names] == [6, 3, 3, 3]
     for side in ("train", "valid"):
         status, out, _ = run("corpus", "info", tmp_path / "out" / side)
         assert status == 0
@@ -81,7 +81,7 @@ def test_bench(run, documents, check_fields):
     names = [(row["name"], row["workers"]) for row in result["rows"]]
     assert names == [
         *((name, 1) for name in (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")),
-        ("--valid-share 0.01", 1),
+        ("--valid-share 0.5", 1),
         ("--deduplicate", 1),
         (".jsonl", 2),
     ]
