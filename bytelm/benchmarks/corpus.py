@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -29,14 +30,14 @@ class BuildSpeed:
         name: format of the sources, or the option that is added to plain JSON lines.
         workers: processes that read, encode and write.
         mb_per_second: median over the runs, of the whole build.
-        mb_per_second_per_worker: likewise, divided by the processes.
+        mb_per_cpu_second: likewise, by the time that processors worked for it in all processes: the rate of a core.
         stored_bytes: of the corpus.
     """
 
     name: str
     workers: int
     mb_per_second: float
-    mb_per_second_per_worker: float
+    mb_per_cpu_second: float
     stored_bytes: int
 
 
@@ -82,20 +83,29 @@ def measure_builds(documents: Sequence[str], encoding: Encoding, *, workers: int
         runs = take_turns(cases, repeats)
     rows = []
     for (way, count), found in runs.items():
-        speed = statistics.median(utf8_bytes / seconds / 1e6 for seconds, _ in found)
-        rows.append(BuildSpeed(way, count, speed, speed / count, found[0][1]))
+        speed = statistics.median(utf8_bytes / seconds / 1e6 for seconds, _, _ in found)
+        of_a_core = statistics.median(utf8_bytes / seconds / 1e6 for _, seconds, _ in found)
+        rows.append(BuildSpeed(way, count, speed, of_a_core, found[0][2]))
     return BuildSpeeds(utf8_bytes, len(documents), _hash_rate(), rows)
 
 
-def _case(source: Path, encoding: Encoding, out: Path, options: Mapping[str, Any]) -> Callable[[], tuple[float, int]]:
-    """Seconds of a build, and the bytes that it stored."""
+def _case(
+    source: Path, encoding: Encoding, out: Path, options: Mapping[str, Any]
+) -> Callable[[], tuple[float, float, int]]:
+    """Seconds of a build, seconds of processors, and the bytes that it stored."""
 
-    def run() -> tuple[float, int]:
-        began = time.perf_counter()
+    def run() -> tuple[float, float, int]:
+        began, worked = time.perf_counter(), _worked()
         manifest: Manifest = build_corpus(source, encoding, out, overwrite=True, **options)
-        return time.perf_counter() - began, manifest.bytes
+        return time.perf_counter() - began, _worked() - worked, manifest.bytes
 
     return run
+
+
+def _worked() -> float:
+    """Seconds of processors so far, of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _lines(documents: Sequence[str]) -> Iterator[bytes]:

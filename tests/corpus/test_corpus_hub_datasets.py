@@ -35,7 +35,7 @@ def texts_of(numbers):
     return [f"{number}{TEXTS[i % len(TEXTS)]}" for i, number in enumerate(numbers)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_data_set_is_read_shard_by_shard(folder, tmp_path, workers):
     url = f"dataset://{folder}?split=train"
     sources = find_sources(url)

@@ -72,7 +72,7 @@ def test_stopped_at_every_message(sources, whole, tmp_path, workers):
                 sources, get_encoding("dense-ja"), out, workers=workers, progress=stop_after(stops % 40), **OPTIONS
             )
         except Stop:
-            stops += 1 if workers == 0 else 7
+            stops += 1 if workers == 0 else 13
             kept.append(parts_kept(out))
             assert not any(path.name.endswith(".partial") for path in out.rglob("*"))
             assert not list(out.rglob("manifest.json"))
@@ -269,8 +269,8 @@ def kill_and_go_on(tmp_path, num_kills: int, workers: int, seed: int) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills with SIGKILL")
-def test_killed_twice(tmp_path):
-    kill_and_go_on(tmp_path, num_kills=2, workers=2, seed=1)
+def test_killed(tmp_path):
+    kill_and_go_on(tmp_path, num_kills=1, workers=1, seed=1)
 
 
 @pytest.mark.slow

@@ -229,7 +229,7 @@ def test_a_document_keeps_its_side_whatever_is_built(tmp_path):
     assert set(files["a"]["valid"]) < larger
 
 
-NUM_DRAWS = 40_000
+NUM_DRAWS = 20_000
 
 
 def is_share(draws: list[bool], share: float) -> bool:
