@@ -116,6 +116,8 @@ def test_stopped_while_finishing(sources, whole, tmp_path, monkeypatch, step):
         calls.extend([None] * 10_000)
         with pytest.raises(CorpusError, match="Input/output error"):
             build_corpus(sources, get_encoding("dense-ja"), out, overwrite=True, **OPTIONS)
+    for manifest in out.rglob("manifest.json"):  # of the old corpora or of the new ones, and whole
+        Corpus.open(manifest.parent)
     build_corpus(sources, get_encoding("dense-ja"), out, overwrite=True, **OPTIONS)
     assert contents(out) == whole
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import TEXTS, tiny_config
 
-from bytelm.corpus import build_corpus
+from bytelm.corpus import Corpus, CoveringWindows, MixedWindows, build_corpus
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig, WeightedCorpus
@@ -127,6 +127,10 @@ def test_a_run_goes_on_to_the_bit(two, tmp_path, stop_at, workers):
     assert len(batches) == len(whole.batches) == 18
     assert len(after.batches) < 18
     assert all(map(torch.equal, batches, whole.batches))
+    # epochs of the trainer follow one another: no position is used twice
+    windows = [CoveringWindows(Corpus.open(folder), 20, seed=4, stream=i) for i, folder in enumerate(two)]
+    expected_windows = MixedWindows(list(zip(windows, (0.7, 0.3), strict=True)), size=36)
+    assert [w.tolist() for w in torch.cat(whole.batches)] == [w.tolist() for w in expected_windows]
     assert all(map(torch.equal, found.state_dict().values(), expected.state_dict().values()))
 
 
