@@ -75,7 +75,7 @@ class CorpusData(L.LightningDataModule):
 
     def __init__(
         self,
-        train: Path | list[WeightedCorpus] | None = None,
+        train: list[WeightedCorpus] | Path | None = None,
         valid: Path | None = None,
         test: Path | None = None,
         window: int = 11_520,

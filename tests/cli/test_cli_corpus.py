@@ -1,8 +1,10 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bytelm.cli import corpus as command
 from bytelm.corpus import Corpus
@@ -167,3 +169,11 @@ def test_disk_full_while_writing_a_shard(run, documents, tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_made(run, documents):
     run("corpus", "build", documents, "--out", documents / "below").refused("below")
+
+
+def test_a_mixture_survives_the_configuration_of_a_run(run, tmp_path):
+    config = Path(__file__).parents[2] / "experiments" / "configs" / "ja_small.yaml"
+    entries = [{"corpus": str(tmp_path / "a"), "weight": 0.7}, {"corpus": str(tmp_path / "b"), "weight": 1.0}]
+    status, out, _ = run("fit", "--config", config, "--data.train", json.dumps(entries), "--print_config")
+    assert status == 0
+    assert yaml.safe_load(out)["data"]["train"] == entries
