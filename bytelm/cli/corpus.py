@@ -27,42 +27,51 @@ corpus = typer.Typer(name="corpus", help="Text as shards of bytes for training."
 
 _SHOWN_BAD_LINES = 5
 
+_Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the corpus.", show_default=False)]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", help="Processes that encode; 0 encodes in this one. By default as many as help."
+    ),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the corpus that DIR holds.")]
+_ShardBytes = Annotated[
+    int, typer.Option("--shard-bytes", metavar="N", help="Size of every shard but the last of a part.")
+]
+_MinCharacters = Annotated[
+    int | None, typer.Option("--min-characters", metavar="N", help="Leave out shorter documents.")
+]
+_MaxCharacters = Annotated[
+    int | None, typer.Option("--max-characters", metavar="N", help="Leave out longer documents.")
+]
+_Deduplicate = Annotated[
+    bool, typer.Option("--deduplicate", help="Leave out documents that equal an earlier one; reads all twice.")
+]
+_ValidShare = Annotated[
+    float,
+    typer.Option(
+        "--valid-share",
+        metavar="SHARE",
+        help="Write DIR/train and DIR/valid, with this share of the documents, by a hash of each.",
+    ),
+]
+
 
 @corpus.command()
 def build(
     paths: Sources,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the corpus.", show_default=False)],
+    out: _Out,
     encoding: EncodingName = "dense-ja",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", metavar="N", help="Processes that encode; 0 encodes in this one. By default as many as help."
-        ),
-    ] = None,
+    workers: _Workers = None,
     field: Field = "text",
     split_blank_lines: SplitBlankLines = False,
     skip_bad_lines: SkipBadLines = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus that DIR holds.")] = False,
-    shard_bytes: Annotated[
-        int, typer.Option("--shard-bytes", metavar="N", help="Size of every shard but the last of a part.")
-    ] = 1 << 28,
-    min_characters: Annotated[
-        int | None, typer.Option("--min-characters", metavar="N", help="Leave out shorter documents.")
-    ] = None,
-    max_characters: Annotated[
-        int | None, typer.Option("--max-characters", metavar="N", help="Leave out longer documents.")
-    ] = None,
-    deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Leave out documents that equal an earlier one; reads all twice.")
-    ] = False,
-    valid_share: Annotated[
-        float,
-        typer.Option(
-            "--valid-share",
-            metavar="SHARE",
-            help="Write DIR/train and DIR/valid, with this share of the documents, by a hash of each.",
-        ),
-    ] = 0.0,
+    overwrite: _Overwrite = False,
+    shard_bytes: _ShardBytes = 1 << 28,
+    min_characters: _MinCharacters = None,
+    max_characters: _MaxCharacters = None,
+    deduplicate: _Deduplicate = False,
+    valid_share: _ValidShare = 0.0,
     json: Json = False,
 ) -> None:
     """Encode documents into the shards and the manifest of a corpus.
@@ -73,9 +82,7 @@ def build(
     JSON fields: command, folder, encoding, encoding_digest, documents, characters, utf8_bytes, bytes,
     bytes_per_character, shards, sources, bad_lines, too_short, too_long, duplicates, valid, kept_parts, seconds.
     """
-    began = time.perf_counter()
-    table = resolve_encoding(encoding)
-    kept = 0
+    began, kept, table = time.perf_counter(), 0, resolve_encoding(encoding)
     with source_bar("encoding") as update:
 
         def follow(state: BuildProgress) -> None:
@@ -99,8 +106,7 @@ def build(
             valid_share=valid_share,
             progress=follow,
         )
-    seconds = time.perf_counter() - began
-    folder = out / manifest.side if valid_share else out
+    seconds, folder = time.perf_counter() - began, out / manifest.side if valid_share else out
     valid = (out / "valid", Manifest.load(out / "valid")) if valid_share else None
     result = {
         "command": "corpus build",
@@ -109,9 +115,8 @@ def build(
         "kept_parts": kept,
         "seconds": seconds,
     }
-    lines = [_describe(folder, manifest), *([] if valid is None else [_describe(*valid)])]
-    if kept:
-        lines.append(f"{kept} parts of an earlier build were kept and verified")
+    lines = [_describe(*found) for found in ((folder, manifest), valid) if found is not None]
+    lines += [f"{kept} parts of an earlier build were kept and verified"] if kept else []
     write_result(result, "\n".join([*lines, f"built in {seconds:.1f} s"]), json)
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, final
+from typing import Any, Literal, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,16 +69,9 @@ def build_corpus(
     out: str | Path,
     *,
     workers: int = 0,
-    field: str = "text",
-    split_blank_lines: bool = False,
-    skip_bad_lines: bool = False,
     overwrite: bool = False,
-    shard_bytes: int = 1 << 28,
-    min_characters: int | None = None,
-    max_characters: int | None = None,
-    deduplicate: bool = False,
-    valid_share: float = 0.0,
     progress: Callable[[BuildProgress], None] | None = None,
+    **options: Any,
 ) -> Manifest:
     """Encode documents into the shards and the manifest of a corpus.
 
@@ -98,19 +91,11 @@ def build_corpus(
         out: folder of the corpus; made if need be.
         workers: processes that read and encode; 0 does so in this process. They are spawned, so a script that asks
             for them needs ``if __name__ == "__main__":``.
-        field: name of the JSON field or Parquet column that holds the text.
-        split_blank_lines: whether blank lines separate the documents of plain text files.
-        skip_bad_lines: count and list bad lines instead of raising at one.
         overwrite: replace a corpus that ``out`` holds, when the new one is complete, and an unfinished build of
             something else at once.
-        shard_bytes: size of every shard but the last of a part.
-        min_characters: leave out shorter documents.
-        max_characters: leave out longer documents.
-        deduplicate: leave out a document whose text equals that of an earlier one, by a digest of 16 bytes. The
-            sources are read twice.
-        valid_share: write two corpora, ``out/train`` and ``out/valid``. A document goes to the second with this
-            probability, by :func:`~bytelm.corpus.selection.in_valid`: by its text alone.
         progress: called after every few hundred thousand characters.
+        options: fields of :class:`~bytelm.corpus.options.BuildOptions`, by name. With ``valid_share`` two corpora are
+            written, ``out/train`` and ``out/valid``.
     Returns:
         the manifest of the corpus; with ``valid_share`` that of ``out/train``.
     Raises:
@@ -120,27 +105,18 @@ def build_corpus(
     if workers < 0:
         raise CorpusError(f"workers: found {workers}, expected 0 or more")
     try:
-        options = BuildOptions(
-            field=field,
-            split_blank_lines=split_blank_lines,
-            skip_bad_lines=skip_bad_lines,
-            shard_bytes=shard_bytes,
-            min_characters=min_characters,
-            max_characters=max_characters,
-            deduplicate=deduplicate,
-            valid_share=valid_share,
-        )
+        chosen = BuildOptions(**options)
     except ConfigError as error:
         raise CorpusError(str(error)) from None
     out = Path(out)
-    _check_folder(out, options, overwrite)
-    plan = Plan(encoding_digest=encoding.digest, options=options, sources=tuple(find_sources(paths)))
-    job = Job(out / UNFINISHED, encoding, options)
+    _check_folder(out, chosen, overwrite)
+    plan = Plan(encoding_digest=encoding.digest, options=chosen, sources=tuple(find_sources(paths)))
+    job = Job(out / UNFINISHED, encoding, chosen)
     team = Team(min(workers, sum(1 for _ in plan.parts())), job, job.folder)
     with team, _opened(job.folder, plan, overwrite, team):
         if not (job.folder / FINISHING_FILE).exists():
             tally = _Tally(plan, progress)
-            repeated = _repeats(team, job, plan, tally) if deduplicate else None
+            repeated = _repeats(team, job, plan, tally) if chosen.deduplicate else None
             summaries = tally.finished("encoding", team.run(build_part, _tasks(plan, repeated)), PartSummary)
             _check_documents(job, plan, summaries)
         return finish(job, plan, out)

@@ -21,8 +21,10 @@ class BuildOptions(Config):
         shard_bytes: size of every shard but the last of a part.
         min_characters: shorter documents are left out.
         max_characters: longer documents are left out.
-        deduplicate: whether a document that equals an earlier one is left out.
-        valid_share: share of the documents that form a corpus of their own for validation; 0 for none.
+        deduplicate: whether a document whose text equals that of an earlier one is left out, by a digest of 16 bytes;
+            the sources are read twice.
+        valid_share: share of the documents that form a corpus of their own for validation, 0 for none: a document goes
+            there with this probability, by :func:`~bytelm.corpus.selection.in_valid`, of its text alone.
     """
 
     field: str = "text"
