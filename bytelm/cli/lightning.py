@@ -21,12 +21,13 @@ from bytelm.cli.console import write_error
 from bytelm.cli.resume import CONFIG_FILE, find_resumed
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
 from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, TextData
-from bytelm.training.callbacks import ExportModel, run_folder
+from bytelm.training.callbacks import ExportModel, LogSamples, run_folder
 from bytelm.training.checkpoint_io import replacing
 from bytelm.training.non_finite import SkipNonFinite
 from bytelm.training.quiet import quiet_lightning
 from bytelm.training.run_record import RecordRun
 from bytelm.training.save_run import SaveRun
+from bytelm.training.throughput import LogThroughput
 
 _COMMANDS = {
     "fit": "Train a model, or, with --model.frozen FOLDER, which changes the options, draft heads for the model there."
@@ -131,7 +132,8 @@ class _CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         usual: list[type[Callback]] = [ExportModel]
         if self.subcommand == "fit":
-            usual += [SkipNonFinite, RecordRun]
+            usual += [SkipNonFinite, RecordRun, LogThroughput]
+            usual += [LogSamples] if "encoding" in self.config_init[self.subcommand].model else []
             usual += [SaveRun] if settings.enable_checkpointing is not False else []
         missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
         settings.callbacks = [*callbacks, *missing]

@@ -119,6 +119,11 @@ class CorpusData(L.LightningDataModule):
         parts = [manifest.encoding_digest, *(shard.sha256 for shard in manifest.shards)]
         return hashlib.sha256(" ".join(parts).encode("ascii")).hexdigest()
 
+    def chars_per_symbol(self, split: str) -> float:
+        """Characters per byte of a corpus, controls and what stands between documents counted as bytes."""
+        manifest = self.corpus(split).manifest
+        return manifest.characters / manifest.bytes
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""
         corpus = self.corpus("train")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,9 +36,18 @@ class EpochPositions(DistributedSampler[int]):
 
 
 class WindowLoader(DataLoader[Tensor]):
-    """A loader whose workers, with :func:`ignore_termination`, never see a SIGTERM, not while they start either."""
+    """A loader whose workers, with :func:`ignore_termination`, never see a SIGTERM, not while they start either.
+
+    Attributes:
+        wait_s: seconds that were waited for batches, in all.
+    """
+
+    wait_s = 0.0
 
     def __iter__(self) -> Any:
+        return self._timed(self._start())
+
+    def _start(self) -> Any:
         if os.name != "posix":
             return super().__iter__()
         former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -45,6 +55,15 @@ class WindowLoader(DataLoader[Tensor]):
             return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+    def _timed(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.wait_s += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
 
 class EpochLoader(WindowLoader):

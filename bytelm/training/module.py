@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from bytelm.encoding import get_encoding
@@ -13,7 +13,8 @@ from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import cross_entropy
 from bytelm.model.config import ModelConfig, NextPatchConfig
-from bytelm.training.activation_checkpointing import checkpoint_activations
+from bytelm.training.activation_checkpointing import checkpoint_activations, compile_blocks
+from bytelm.training.gradients import average_rows, clip_gradient_norm
 from bytelm.training.initial import initial_model
 from bytelm.training.loss import LossConfig, TrainingLoss
 from bytelm.training.optimizer import OptimizerConfig
@@ -32,6 +33,7 @@ class ByteLMModule(L.LightningModule):
         init_from: checkpoint folder to take model and weights from.
         next_patch: the module to add, if the model has none.
         train_only: the part to train; the others keep their weights. All by default.
+        compile: put the blocks of the body through ``torch.compile``.
         activation_checkpointing: keep the inputs of blocks alone for the backward pass, which runs the blocks again.
     """
 
@@ -47,6 +49,7 @@ class ByteLMModule(L.LightningModule):
         train_only: Literal["next_patch"] | None = None,
         loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
         activation_checkpointing: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         chosen = get_encoding(encoding)
@@ -56,6 +59,9 @@ class ByteLMModule(L.LightningModule):
         self.config = self.model.config
         self.loss = TrainingLoss(loss, self.config.patch, chosen)
         self.num_steps = 1
+        self.row_tables = optimizer.row_tables(self.model)
+        # DDP sends dense gradients; those of rows are averaged before the optimiser's step.
+        self._ddp_params_and_buffers_to_ignore = {f"model.{name}" for name in self.row_tables}
         if train_only is not None:
             if self.model.next_patch is None:
                 raise ConfigError(
@@ -63,6 +69,8 @@ class ByteLMModule(L.LightningModule):
                 )
             self.model.requires_grad_(False)
             self.model.next_patch.requires_grad_(True)
+        if compile:
+            compile_blocks(self.model)
         if activation_checkpointing:
             checkpoint_activations(self.model)
         self.head_bits = HeadBits(self.config.patch)
@@ -92,6 +100,11 @@ class ByteLMModule(L.LightningModule):
         self.log_dict({f"train/{name}": figure for name, figure in figures.items()}, prog_bar=True)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Average the gradients of rows over all processes."""
+        if self.trainer.world_size > 1:
+            average_rows([table.weight for table in self.row_tables.values()], self.trainer.world_size)
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -100,12 +113,13 @@ class ByteLMModule(L.LightningModule):
     ) -> None:
         """Clip ``next_patch`` apart from the rest, which so learns as if it were not there."""
         ahead = {id(p) for p in self.model.next_patch.parameters()} if self.model.next_patch is not None else set()
-        if not gradient_clip_val or not ahead or gradient_clip_algorithm == "value":
+        plain = not ahead and not self.row_tables
+        if not gradient_clip_val or plain or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for inside in (True, False):
-            nn.utils.clip_grad_norm_([p for p in parameters if (id(p) in ahead) == inside], gradient_clip_val)
+            clip_gradient_norm([p for p in parameters if (id(p) in ahead) == inside], gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
         """Make the metrics that depend on the corpus."""
@@ -162,7 +176,15 @@ class ByteLMModule(L.LightningModule):
         self.log(f"{prefix}_bpc", values[f"{prefix}/bits_per_char"].float(), prog_bar=True, logger=False)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser with a schedule per step."""
+        """The optimiser with a schedule per step.
+
+        Raises:
+            ConfigError: there is no end of training; or gradients of rows are to be clipped by value.
+        """
+        if self.row_tables and self.trainer.gradient_clip_algorithm == "value":
+            raise ConfigError(
+                "trainer.gradient_clip_algorithm: found 'value', expected 'norm' with model.optimizer.tables: read_rows"
+            )
         configured = self.optimizer_config.configure(self.model, self.trainer.estimated_stepping_batches)
         self.num_steps = int(self.trainer.estimated_stepping_batches)
         return configured

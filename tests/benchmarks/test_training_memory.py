@@ -1,14 +1,12 @@
 """Planned bytes against what autograd keeps, and against the highest sum of storages while a step runs."""
 
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from bytelm.benchmarks.activations import Activations, check_precision, matrix_parameters, stored_bytes
+from bytelm.benchmarks.storages import Storages
 from bytelm.benchmarks.training_plan import Workload, memory_moments, peak_memory
 from bytelm.errors import ConfigError
 from bytelm.model.config import (
@@ -17,6 +15,7 @@ from bytelm.model.config import (
     FeedForwardConfig,
     IndependentHeadsConfig,
     MergerConfig,
+    MLPMergerConfig,
     NextPatchConfig,
     NgramConfig,
     NormConfig,
@@ -42,6 +41,7 @@ GPTJ = replace(
 CONFIGS = {
     "chained": TINY,
     "independent": INDEPENDENT,
+    "mlp merger": replace(INDEPENDENT, merger=MLPMergerConfig(byte_width=24, inner=80)),
     "wide": replace(get_preset("small"), num_blocks=1),
     "tables": WITH_TABLES,
     "next patch": replace(TINY, next_patch=NextPatchConfig(inner=96)),
@@ -90,36 +90,6 @@ def test_activations_are_what_autograd_keeps(name, precision):
     planned = Activations(config=config, positions=64, windows=3, precision=precision).total()
     planned += 2 * matrix_parameters(config) if precision == "bf16-mixed" else 0
     assert planned == pytest.approx(found, rel=WIDER.get(name, 0), abs=0 if name in WIDER else 8)
-
-
-class Storages(TorchDispatchMode):
-    """Bytes of all storages that operations give, now and at their highest."""
-
-    def __init__(self, tensors):
-        super().__init__()
-        self.now = self.high = 0
-        self.sizes = {}
-        for tensor in tensors:
-            self.add(tensor)
-
-    def add(self, tensor):
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self.sizes:
-            self.sizes[key] = storage.nbytes()
-            self.now += self.sizes[key]
-            self.high = max(self.high, self.now)
-            weakref.finalize(storage, self.remove, key)
-
-    def remove(self, key):
-        self.now -= self.sizes.pop(key)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self.add(tensor)
-        return out
 
 
 def measured_peak(config, precision, windows, window, *, checkpointing, accumulate):

@@ -92,7 +92,10 @@ def weights(folder):
 
 def rows(folder):
     with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        found = list(csv.DictReader(file))
+    assert any(row["throughput/step_s"] for row in found)
+    plain = [row for row in found if not row["throughput/step_s"]]  # no two runs have the same throughput
+    return [{name: value for name, value in row.items() if not name.startswith("throughput/")} for row in plain]
 
 
 def check_same(folder, whole):
@@ -159,6 +162,17 @@ def test_the_run_folder_says_what_the_run_was(start, run, tmp_path):
     assert first["libraries"]["torch"] == torch.__version__
     assert set(first) == {"time", "step", "processes", "bytelm", "commit", "python", "libraries"}
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000003.ckpt"]
+    assert (folder / "samples.txt").read_text(encoding="utf-8").startswith("--- step 3\n日本の|")
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        speeds = [row for row in csv.DictReader(file) if row["throughput/step_s"]]
+    assert [row["step"] for row in speeds] == ["0", "1", "2"]
+    for row in speeds:
+        assert float(row["throughput/symbols_per_s"]) * float(row["throughput/step_s"]) == pytest.approx(2 * 32)
+        ratio = float(row["throughput/chars_per_s"]) / float(row["throughput/symbols_per_s"])
+        assert 0 < ratio < 1
+        assert 0 <= float(row["throughput/data_share"]) < 1
+    (events,) = folder.glob("events.out.tfevents.*")
+    assert b"throughput/chars_per_s" in events.read_bytes()
     config = (folder / "config.yaml").read_text(encoding="utf-8")
 
     result = run("fit", "--resume", folder, "--json").json  # nothing is left to do
