@@ -15,7 +15,8 @@ def quantise_int8(model: ByteLM) -> None:
     """Round the matrices of linear layers to int8, in place, one after the other; each output has one scale.
 
     The largest weight of an output, in absolute value, becomes 127 (``Int8WeightOnlyConfig`` of torchao); activations
-    stay as they are. Embeddings stay, and so does a head that uses the embedding's table.
+    stay in bfloat16 (16 bits in the native core, :func:`bytelm.nn.linear.linear`). Embeddings stay,
+    and so does a head that uses the embedding's table.
 
     Raises:
         ConfigError: torchao cannot be imported.
