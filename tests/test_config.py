@@ -14,7 +14,13 @@ from bytelm.model.presets import get_preset
 from bytelm.training import OptimizerConfig
 
 MLP = MLPMergerConfig(byte_width=6, inner=10)
-CONFIGS = [*(tiny_config(*k) for k in KINDS), tiny_config(merger=MLP), *PRESETS.values(), OptimizerConfig(lr=3e-4), Sampling(top_k=5)]
+CONFIGS = [
+    *(tiny_config(*k) for k in KINDS),
+    tiny_config(merger=MLP),
+    *PRESETS.values(),
+    OptimizerConfig(lr=3e-4),
+    Sampling(top_k=5),
+]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)

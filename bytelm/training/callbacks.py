@@ -53,8 +53,6 @@ class ExportModel(L.Callback):
 class LogSamples(L.Callback):
     """Generates from prompts after each validation; to the logger as text, and to ``RUN/samples.txt``.
 
-    Not while weights are sharded: one process alone generates.
-
     Args:
         prompts: texts to continue.
         max_new_tokens: symbols per sample.
@@ -77,8 +75,7 @@ class LogSamples(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate with the model's default law and seed 0."""
         assert isinstance(pl_module, ByteLMModule)
-        sharded = any(hasattr(parameter, "full_tensor") for parameter in pl_module.parameters())
-        if sharded or trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         folder = run_folder(trainer)
         if not trainer.is_global_zero:

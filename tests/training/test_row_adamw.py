@@ -56,7 +56,10 @@ def test_each_row_is_a_parameter_of_its_own(reads, decay, betas):
 
 def test_all_rows_and_read_rows_are_one_rule_where_all_rows_are_read_and_two_where_not():
     tables = [nn.Parameter(torch.ones(ROWS, WIDTH)) for _ in range(2)]
-    dense, by_row = torch.optim.AdamW([tables[0]], lr=0.1, weight_decay=0.1), RowAdamW([tables[1]], lr=0.1, weight_decay=0.1)
+    dense, by_row = (
+        torch.optim.AdamW([tables[0]], lr=0.1, weight_decay=0.1),
+        RowAdamW([tables[1]], lr=0.1, weight_decay=0.1),
+    )
     for rows in (range(ROWS), range(ROWS), range(2)):
         grad = sparse(list(rows), torch.randn(len(rows), WIDTH))
         tables[0].grad, tables[1].grad = grad.to_dense(), grad
