@@ -144,11 +144,10 @@ def _measure(
         found, rate = measure(contenders, precision, amount.steps, amount.repeats)
         speeds += [asdict(speed) for speed in found]
         rates[precision] = asdict(rate)
-    model = contenders[0].module.config
     return {
         "device": training_device(contenders[0]),
         "positions": contenders[0].positions,
-        "rival_vocab": amount.rival_vocab or rival_vocabulary(model),
+        "rival_vocab": amount.rival_vocab or rival_vocabulary(contenders[0].model),
         "rates": rates,
         "speeds": speeds,
         "skipped": [asdict(entry) for entry in skipped],
@@ -166,9 +165,8 @@ def _contenders(
         for name, each in settings.items():
             contenders.append(our_contender(name, each, corpora[name], amount.steps, compiled=compiled))
         if amount.rivals:
-            config = contenders[0].module.config
             found, skipped = rival_contenders(
-                settings["bytelm"], config, amount.rival_vocab, amount.steps, compiled=compiled
+                settings["bytelm"], contenders[0].model, amount.rival_vocab, amount.steps, compiled=compiled
             )
             contenders += found
     return contenders, skipped

@@ -32,6 +32,7 @@ class Contender:
     Attributes:
         name: of it.
         compiled: whether ``torch.compile`` has it.
+        model: of the module.
         module: what is trained; kept from turn to turn.
         data: its batches.
         trainer: arguments of the trainer.
@@ -45,6 +46,7 @@ class Contender:
 
     name: str
     compiled: bool
+    model: ModelConfig
     module: L.LightningModule
     data: L.LightningDataModule
     trainer: Mapping[str, Any]
@@ -98,6 +100,7 @@ def our_contender(name: str, settings: Mapping[str, Any], corpus: Path, steps: i
     return Contender(
         name=name,
         compiled=compiled,
+        model=module.config,
         module=module,
         data=batches,
         trainer=_trainer_arguments(settings["trainer"]),
@@ -134,6 +137,7 @@ def rival_contenders(
         Contender(
             name=rival.name,
             compiled=compiled,
+            model=theirs,
             module=_RivalModule(rival, optimizer, compiled),
             data=_RandomTokens(windows * steps, positions, vocab_size, data["batch_size"]),
             trainer=_trainer_arguments(trainer),

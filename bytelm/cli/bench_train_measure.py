@@ -188,7 +188,7 @@ def _run(contender: Contender, precision: Precision, steps: int, device: torch.d
             limit_val_batches=0,
         )
         trainer.fit(contender.module, contender.data)
-    contender.module.trainer = None  # type: ignore[assignment] # with it go the moments of the optimiser
+    contender.module.trainer = None  # with it go the moments of the optimiser
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     del trainer
     gc.collect()

@@ -54,7 +54,7 @@ def average_rows(parameters: Iterable[Tensor], num_processes: int) -> None:
         all_values = _gather(F.pad(values_ND, (0, 0, 0, missing)), num_processes)
         rows = torch.cat([part[:n] for part, n in zip(all_rows, counts, strict=True)])
         values = torch.cat([part[:n] for part, n in zip(all_values, counts, strict=True)]) / num_processes
-        parameter.grad = torch.sparse_coo_tensor(rows[None], values, parameter.shape).coalesce()
+        parameter.grad = torch.sparse_coo_tensor(rows[None], values, parameter.shape, check_invariants=True).coalesce()
 
 
 def _gather(tensor: Tensor, num_processes: int) -> list[Tensor]:

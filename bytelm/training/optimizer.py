@@ -109,7 +109,8 @@ class OptimizerConfig(Config):
         return {f"{name}.table.weight": table for name, table in found if isinstance(table, nn.Embedding)}
 
     def _optimizer(self, model: nn.Module) -> Optimizer:
-        groups, inner, options = self._groups(model), [], {"betas": (self.beta1, self.beta2), "eps": self.eps}
+        groups, inner = self._groups(model), list[Optimizer]()
+        options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}
         tables = self.row_tables(model).values()
         for table in tables:
             table.sparse = True
@@ -119,9 +120,9 @@ class OptimizerConfig(Config):
 
             muon, groups = split_for_muon(model, groups, lr=self.lr, momentum=self.momentum)
             inner.append(muon)
-        inner.append(_adamw(groups, lr=self.lr, **options))
+        inner.append(_adamw(groups, **options))
         if by_row:
-            inner.append(RowAdamW(by_row, lr=self.lr, **options))
+            inner.append(RowAdamW(by_row, **options))
         return inner[0] if len(inner) == 1 else CombinedOptimizer(inner)
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -165,5 +166,5 @@ def _adamw(groups: Sequence[dict[str, Any]], **options: Any) -> AdamW:
     """AdamW that updates a tensor in one pass over memory (``fused``), where gradients are unscaled before the step."""
     optimizer = AdamW(groups, fused=True, **options)
     # Unscaling inside of the step, which a fused one offers, would come after the norm is looked at and clipped.
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer._step_supports_amp_scaling = False
     return optimizer

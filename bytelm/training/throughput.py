@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import lightning as L
-from torch import Tensor
 
 
 class StepClock(L.Callback):
@@ -42,7 +41,7 @@ class StepClock(L.Callback):
         self.reset()
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """The batch is there."""
         loader = trainer.train_dataloader
@@ -53,7 +52,7 @@ class StepClock(L.Callback):
         self._waited, self._began = waited, time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The forward, or the step, is done."""
         self.busy_s += time.perf_counter() - self._began
@@ -71,7 +70,7 @@ class LogThroughput(StepClock):
     """
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log, if a step is done and it is time."""
         before = self.steps

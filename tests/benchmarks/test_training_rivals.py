@@ -66,7 +66,7 @@ def test_storages_count_each_once_and_rows_of_sparse_tensors():
     with Storages([torch.zeros(10)]) as storages:
         a = torch.zeros(100)
         b = a[:50]
-        grown = torch.sparse_coo_tensor(torch.tensor([[1, 2]]), torch.ones(2, 3), (1_000, 3)) * 2
+        grown = torch.sparse_coo_tensor(torch.tensor([[1, 2]]), torch.ones(2, 3), (1_000, 3), check_invariants=True) * 2
         assert storages.now >= 40 + 400 + 24
         assert storages.now < 1_000
         del a, b, grown

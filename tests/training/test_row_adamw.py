@@ -29,7 +29,7 @@ READS = st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=5), min
 
 
 def sparse(rows, values):
-    return torch.sparse_coo_tensor(torch.tensor(rows)[None], values, (ROWS, WIDTH))
+    return torch.sparse_coo_tensor(torch.tensor(rows)[None], values, (ROWS, WIDTH), check_invariants=True)
 
 
 @settings(max_examples=25)
@@ -167,8 +167,9 @@ def test_decay_groups_reach_the_tables():
     assert decays[id(model.merger.tables.table.weight)] == 0.5
     assert decays[id(model.heads.tables.table.weight)] == 0.0
     assert schedule.get_last_lr() == pytest.approx([READ.lr / 3] * len(optimizer.param_groups))
+    optimizer.step()
     schedule.step()
-    assert {g["lr"] for g in optimizer.inner[-1].param_groups} == {READ.lr * 2 / 3}
+    assert [g["lr"] for g in optimizer.inner[-1].param_groups] == pytest.approx([READ.lr * 2 / 3] * 2)
 
 
 def fit(corpora, folder, *, config=READ, ckpt_path=None, max_steps=4, kind="chained", **options):
@@ -180,6 +181,7 @@ def fit(corpora, folder, *, config=READ, ckpt_path=None, max_steps=4, kind="chai
         "max_steps": max_steps,
         "logger": False,
         "gradient_clip_val": 0.1,
+        "limit_val_batches": 0,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "reload_dataloaders_every_n_epochs": 1,

@@ -26,6 +26,7 @@ def fit(corpora, folder, strategy, devices, batch_size):
         max_steps=3,
         accumulate_grad_batches=2,
         gradient_clip_val=0.1,
+        limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
