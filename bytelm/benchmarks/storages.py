@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 class Storages(TorchDispatchMode):
     """Bytes of all storages that operations give inside of it, now and at their highest; views count once.
 
-    Allocators, kernels and compiled code need more than is counted here.
+    Allocators, kernels and compiled code need more than is counted here; so do sparse tensors where an operation makes
+    their parts itself.
 
     Args:
         tensors: those that are there already.
@@ -30,10 +31,6 @@ class Storages(TorchDispatchMode):
             self._add(tensor)
 
     def _add(self, tensor: Tensor) -> None:
-        if tensor.layout == torch.sparse_coo:
-            self._add(tensor._indices())
-            self._add(tensor._values())
-            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._sizes:
@@ -51,6 +48,6 @@ class Storages(TorchDispatchMode):
         """Run an operation and count what it gives."""
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
                 self._add(tensor)
         return out

@@ -55,6 +55,12 @@ CONFIGS = {
 WIDER = {"next patch": 0.02, "next patch and tables": 0.02, "parallel": 0.10}
 
 
+@pytest.fixture(autouse=True)
+def _unit_for_bfloat16(monkeypatch):
+    """Plans are of processors that can multiply bfloat16; others keep more of attention, in float32."""
+    monkeypatch.setattr("bytelm.nn.widened.has_unit", True)
+
+
 def make_module(config, precision, *, checkpointing=False):
     module = ByteLMModule(config=config, activation_checkpointing=checkpointing)
     module.log = lambda *_, **__: None
