@@ -133,7 +133,7 @@ class _CLI(LightningCLI):
         usual: list[type[Callback]] = [ExportModel]
         if self.subcommand == "fit":
             usual += [SkipNonFinite, RecordRun, LogThroughput]
-            usual += [LogSamples] if "encoding" in self.config_init[self.subcommand].model else []
+            usual += [LogSamples] if isinstance(self.config_init[self.subcommand].model, ByteLMModule) else []
             usual += [SaveRun] if settings.enable_checkpointing is not False else []
         missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
         settings.callbacks = [*callbacks, *missing]
