@@ -2,6 +2,7 @@
 
 import gc
 import statistics
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ class Turn:
 
     Attributes:
         step_s: seconds of a step, the median of the turn.
+        cpu_s: processor seconds of a step, all threads; the median.
         data_share: of the time, spent on waiting for batches.
     """
 
     step_s: float
+    cpu_s: float
     data_share: float
 
 
@@ -42,6 +45,7 @@ class TrainingSpeed:
         name, compiled, precision: of it.
         parameters: weights.
         step_s: seconds of a step, the median of all turns.
+        cpu_s: processor seconds of a step, all threads: less moved by other work on the machine.
         positions_per_s: positions of the body.
         chars_per_s: characters; None for a rival, which reads no text.
         operations: of a step, forward and backward pass.
@@ -49,7 +53,8 @@ class TrainingSpeed:
         mfu_float32: share of that in float32.
         data_share: of the time, spent on waiting for batches.
         peak_bytes: the highest sum of storages in a step; None where it is not known: compiled, on the CPU.
-        ratio: positions per second of the first contender over those of this one, the median of turns.
+        ratio: time for a position over that of the first contender, the median of turns.
+        cpu_ratio: the same by processor seconds.
     """
 
     name: str
@@ -57,6 +62,7 @@ class TrainingSpeed:
     precision: Precision
     parameters: int
     step_s: float
+    cpu_s: float
     positions_per_s: float
     chars_per_s: float | None
     operations: float
@@ -65,6 +71,7 @@ class TrainingSpeed:
     data_share: float
     peak_bytes: int | None
     ratio: float
+    cpu_ratio: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +94,31 @@ class _Laps(StepClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.laps: list[tuple[float, float]] = []
+        self.laps: list[tuple[float, float, float]] = []
+        self._cpu_began = self._cpu_s = 0.0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The batch is there."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._cpu_began = time.process_time()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the step, if it is done."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._cpu_s += time.process_time() - self._cpu_began
         if self.steps:
-            self.laps.append((self.seconds, self.wait_s))
+            self.laps.append((self.seconds, self._cpu_s, self.wait_s))
+            self._cpu_s = 0.0
             self.reset()
 
     def turn(self) -> Turn:
         """Of all steps after the first ones."""
-        seconds, waited = zip(*self.laps[_WARMUP:], strict=True)
-        return Turn(statistics.median(seconds), sum(waited) / sum(seconds))
+        seconds, cpu, waited = zip(*self.laps[_WARMUP:], strict=True)
+        return Turn(statistics.median(seconds), statistics.median(cpu), sum(waited) / sum(seconds))
 
 
 def measure(
@@ -132,11 +149,10 @@ def measure(
         flops=statistics.median(found[-1]),
         float32=statistics.median(found[-2]),
     )
-    first = [turn.step_s for turn in found[0]]
     speeds = []
     for i, contender in enumerate(contenders):
         peak = _peak(contender, precision, device)
-        speeds.append(_speed(contender, precision, found[i], first, contenders[0], matrix, peak))
+        speeds.append(_speed(contender, precision, found[i], found[0], contenders[0], matrix, peak))
     return speeds, matrix
 
 
@@ -144,19 +160,20 @@ def _speed(
     contender: Contender,
     precision: Precision,
     turns: Sequence[Turn],
-    first: Sequence[float],
+    first: Sequence[Turn],
     base: Contender,
     matrix: MatrixRates,
     peak: int | None,
 ) -> TrainingSpeed:
-    each = [turn.step_s for turn in turns]
-    step_s = statistics.median(each)
+    step_s = statistics.median(turn.step_s for turn in turns)
+    share = base.positions / contender.positions
     return TrainingSpeed(
         name=contender.name,
         compiled=contender.compiled,
         precision=precision,
         parameters=contender.parameters,
         step_s=step_s,
+        cpu_s=statistics.median(turn.cpu_s for turn in turns),
         positions_per_s=contender.positions / step_s,
         chars_per_s=None if contender.chars is None else contender.chars / step_s,
         operations=contender.operations,
@@ -164,7 +181,8 @@ def _speed(
         mfu_float32=contender.operations / step_s / matrix.float32,
         data_share=statistics.median(turn.data_share for turn in turns),
         peak_bytes=peak,
-        ratio=median_ratio(each, first) * base.positions / contender.positions,
+        ratio=share * median_ratio([turn.step_s for turn in turns], [turn.step_s for turn in first]),
+        cpu_ratio=share * median_ratio([turn.cpu_s for turn in turns], [turn.cpu_s for turn in first]),
     )
 
 

@@ -37,8 +37,8 @@ def format_report(result: Mapping[str, Any]) -> str:
 
 def _table(speeds: list[Mapping[str, Any]], dtype: str) -> str:
     rates = [dtype] if dtype == "float32" else [dtype, "float32"]
-    header = ["", "", "parameters", "GFLOP/step", "ms/step", "positions/s", "chars/s"]
-    header += [*(f"of {rate} rate" for rate in rates), "waiting", "peak MB", "bytelm / it"]
+    header = ["", "", "parameters", "GFLOP/step", "ms/step", "CPU ms", "positions/s", "chars/s"]
+    header += [*(f"of {rate} rate" for rate in rates), "waiting", "peak MB", "time / bytelm", "CPU time / bytelm"]
     rows = []
     for speed in speeds:
         shares = [speed["mfu"]] if dtype == "float32" else [speed["mfu"], speed["mfu_float32"]]
@@ -49,12 +49,14 @@ def _table(speeds: list[Mapping[str, Any]], dtype: str) -> str:
                 f"{speed['parameters'] / 1e6:,.4g}M",
                 f"{speed['operations'] / 1e9:,.4g}",
                 f"{speed['step_s'] * 1e3:,.4g}",
+                f"{speed['cpu_s'] * 1e3:,.4g}",
                 f"{speed['positions_per_s']:,.0f}",
                 "" if speed["chars_per_s"] is None else f"{speed['chars_per_s']:,.0f}",
                 *(f"{100 * share:.1f} %" for share in shares),
                 "" if speed["chars_per_s"] is None else f"{100 * speed['data_share']:.2f} %",
                 "" if speed["peak_bytes"] is None else f"{speed['peak_bytes'] / 1e6:,.0f}",
                 f"{speed['ratio']:.2f}",
+                f"{speed['cpu_ratio']:.2f}",
             ]
         )
     return format_table(header, rows, "ll" + "r" * (len(header) - 2))

@@ -1,6 +1,8 @@
 """Weights in eight bits: matrices, quantised by torchao where it is installed, and the rows of n-gram tables."""
 
+import copy
 import importlib
+import itertools
 
 from torch import nn
 
@@ -50,3 +52,17 @@ def quantise_tables(model: ByteLM) -> None:
     for tables in found:
         if isinstance(tables.table, nn.Embedding):
             tables.table = Int8Rows(tables.table.weight)
+
+
+def int8_copy(model: ByteLM) -> ByteLM:
+    """A model with the matrices of linear layers in int8, as :func:`quantise_int8` makes them, beside the one given.
+
+    All other tensors are those of the one given: only the codes and scales take memory.
+
+    Raises:
+        ConfigError: torchao cannot be imported.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    copied: ByteLM = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    quantise_int8(copied)
+    return copied
