@@ -79,8 +79,8 @@ def train(
 
     JSON fields: command, config, text, device, threads, steps, repeats, window, batch_size, accumulate_grad_batches,
     positions, rival_vocab, rates (of each precision: dtype, flops, float32), speeds (of each: name, compiled,
-    precision, parameters, step_s, cpu_s, positions_per_s, chars_per_s, operations, mfu, mfu_float32, data_share, peak_bytes,
-    ratio, cpu_ratio), skipped (name and reason), goals.
+    precision, parameters, step_s, cpu_s, positions_per_s, chars_per_s, operations, mfu, mfu_float32, data_share,
+    peak_bytes, ratio, cpu_ratio), skipped (name and reason), goals.
     """
     from bytelm.benchmarks.timing import num_threads
     from bytelm.cli.bench_train_contenders import text_folder

@@ -21,7 +21,7 @@ from bytelm.cli.console import write_error
 from bytelm.cli.resume import CONFIG_FILE, find_resumed
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
 from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, TextData
-from bytelm.training.callbacks import ExportModel, LogSamples, run_folder
+from bytelm.training.callbacks import ExportModel, run_folder
 from bytelm.training.checkpoint_io import replacing
 from bytelm.training.non_finite import SkipNonFinite
 from bytelm.training.quiet import quiet_lightning
@@ -133,7 +133,6 @@ class _CLI(LightningCLI):
         usual: list[type[Callback]] = [ExportModel]
         if self.subcommand == "fit":
             usual += [SkipNonFinite, RecordRun, LogThroughput]
-            usual += [LogSamples] if isinstance(self.config_init[self.subcommand].model, ByteLMModule) else []
             usual += [SaveRun] if settings.enable_checkpointing is not False else []
         missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
         settings.callbacks = [*callbacks, *missing]

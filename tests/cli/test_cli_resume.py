@@ -162,7 +162,6 @@ def test_the_run_folder_says_what_the_run_was(start, run, tmp_path):
     assert first["libraries"]["torch"] == torch.__version__
     assert set(first) == {"time", "step", "processes", "bytelm", "commit", "python", "libraries"}
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000003.ckpt"]
-    assert (folder / "samples.txt").read_text(encoding="utf-8").startswith("--- step 3\n日本の|")
     with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
         speeds = [row for row in csv.DictReader(file) if row["throughput/step_s"]]
     assert [row["step"] for row in speeds] == ["0", "1", "2"]
