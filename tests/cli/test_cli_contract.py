@@ -56,6 +56,10 @@ COMMANDS = {
         *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
         *{"--rivals", "--no-rivals", "--plot", "--device", "--json", "--int8", "--random-weights"},
     },
+    "bytelm bench train": {
+        *{"--config", "--beside", "--precisions", "--steps", "--repeats", "--compile", "--no-compile"},
+        *{"--rivals", "--no-rivals", "--rival-vocab", "--threads", "--json"},
+    },
 }
 
 
