@@ -15,6 +15,7 @@ from bytelm.hub.checkpoint import package_version
 from bytelm.hub.json_files import read_json
 from bytelm.training.callbacks import run_folder
 from bytelm.training.checkpoint_io import replacing
+from bytelm.training.parallel import in_first_process
 
 RUN_FILE = "run.json"
 _LIBRARIES = ("torch", "lightning", "numpy", "torchmetrics", "jsonargparse", "safetensors", "tokenizers")
@@ -40,6 +41,8 @@ class RecordRun(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the step at which the run goes on."""
         self.step = checkpoint["global_step"]
+        if _loads_late(trainer):
+            self._record(trainer)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file, or add a start to it.
@@ -48,9 +51,14 @@ class RecordRun(L.Callback):
             CorpusError: the run goes on with another corpus than before.
             CheckpointError: the file of the run that goes on is damaged.
         """
+        if not _loads_late(trainer):
+            self._record(trainer)
+
+    def _record(self, trainer: L.Trainer) -> None:
         path = run_folder(trainer) / RUN_FILE
-        if not trainer.is_global_zero:
-            return
+        in_first_process(lambda: self._write(path, trainer))
+
+    def _write(self, path: Path, trainer: L.Trainer) -> None:
         data: _Digested = trainer.datamodule  # type: ignore[attr-defined]
         corpora = {split: data.digest(split) for split in ("train", "valid") if data.given(split)}
         starts = []
@@ -60,6 +68,11 @@ class RecordRun(L.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _loads_late(trainer: L.Trainer) -> bool:
+    """Whether the state of a run that goes on is loaded after ``on_fit_start``."""
+    return bool(trainer.ckpt_path) and trainer.strategy.restore_checkpoint_after_setup
 
 
 def _earlier_starts(path: Path, corpora: dict[str, str]) -> list[Any]:
