@@ -1,7 +1,7 @@
 """What the processes of one run tell each other. Without ``torch.distributed`` there is one process, numbered 0."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -39,18 +39,17 @@ def in_first_process(action: Callable[[], T]) -> T:
     """
     if not together():
         return action()
-    outcome: list[T | None] = [None]
-    error: BytelmError | OSError | None = None
+    outcome: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
-            outcome = [action()]
+            outcome[0] = action()
         except (BytelmError, OSError) as raised:
-            error = raised
-    told = [outcome[0], error]
-    dist.broadcast_object_list(told, 0)
-    if told[1] is not None:
-        raise told[1] if error is None else error
-    result: T = told[0]
+            outcome[1] = raised
+    own_error = outcome[1]
+    dist.broadcast_object_list(outcome, 0)
+    result: T = outcome[0]
+    if outcome[1] is not None:
+        raise own_error or outcome[1]
     return result
 
 

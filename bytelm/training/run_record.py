@@ -39,19 +39,18 @@ class RecordRun(L.Callback):
         self.step = 0
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note the step at which the run goes on."""
-        self.step = checkpoint["global_step"]
-        if _loads_late(trainer):
-            self._record(trainer)
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file, or add a start to it.
+        """Add the step at which the run goes on; some strategies load after ``on_fit_start``.
 
         Raises:
             CorpusError: the run goes on with another corpus than before.
             CheckpointError: the file of the run that goes on is damaged.
         """
-        if not _loads_late(trainer):
+        self.step = checkpoint["global_step"]
+        self._record(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file of a run that is new."""
+        if not trainer.ckpt_path:
             self._record(trainer)
 
     def _record(self, trainer: L.Trainer) -> None:
@@ -68,11 +67,6 @@ class RecordRun(L.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())
-
-
-def _loads_late(trainer: L.Trainer) -> bool:
-    """Whether the state of a run that goes on is loaded after ``on_fit_start``."""
-    return bool(trainer.ckpt_path) and trainer.strategy.restore_checkpoint_after_setup
 
 
 def _earlier_starts(path: Path, corpora: dict[str, str]) -> list[Any]:

@@ -73,11 +73,8 @@ class SaveRun(Checkpoint):
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the folder; put away checkpoints of another run that are in it."""
-        assert self.folder is not None
+        """Show the metrics of a run that goes on."""
         self._restore_metrics(trainer)
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            in_first_process(lambda: self._prepare_folder(is_new=not trainer.ckpt_path))
 
     def _prepare_folder(self, is_new: bool) -> None:
         assert self.folder is not None
@@ -94,10 +91,12 @@ class SaveRun(Checkpoint):
         self._take_sigterm()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take SIGTERM over from Lightning, and begin to wait for the first checkpoint."""
+        """Take SIGTERM over from Lightning; make the folder, and put away checkpoints of another run that are in it."""
+        self._take_sigterm()
         self._restore_metrics(trainer)
         self._saved_at = time.monotonic()
-        self._take_sigterm()
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            in_first_process(lambda: self._prepare_folder(is_new=not trainer.ckpt_path))
 
     def _take_sigterm(self) -> None:
         """Lightning would leave between the parts of an accumulated gradient, and have its handler talk to the other

@@ -99,7 +99,9 @@ class ShardedStrategy(ModelParallelStrategy):
     @contextlib.contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
         """Add up gradients of an accumulation within the groups of ``shards`` alone."""
-        model: FSDPModule = self.lightning_module.model
+        assert self.lightning_module is not None
+        model = self.lightning_module.model
+        assert isinstance(model, FSDPModule)
         model.set_requires_all_reduce(False)
         try:
             yield

@@ -5,6 +5,7 @@ import csv
 import errno
 import os
 import socket
+import traceback
 from pathlib import Path
 
 import lightning as L
@@ -31,7 +32,11 @@ def fork(args, log, **environment):
             contextlib.redirect_stdout(file),
             contextlib.redirect_stderr(file),
         ):
-            status = main(args)
+            try:
+                status = main(args)
+            except BaseException:
+                traceback.print_exc()
+                raise
     finally:
         os._exit(status)
 
