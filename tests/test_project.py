@@ -61,7 +61,7 @@ def test_every_training_config_describes_a_model(path):
     assert settings["data"]["window"] <= config.context
 
 
-@pytest.mark.parametrize(("path", "hardware"), zip(CONFIGS, itertools.cycle(HARDWARE)), ids=lambda p: p.stem)
+@pytest.mark.parametrize(("path", "hardware"), list(zip(CONFIGS, itertools.cycle(HARDWARE))), ids=lambda p: p.stem)
 def test_every_config_is_one_of_the_command_line(path, hardware):
     """Each with one of those for hardware after it; a parser takes a second."""
     settings = read_settings(["--config", str(path), "--config", str(hardware)])

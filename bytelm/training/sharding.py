@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from bytelm.errors import CheckpointError, ConfigError
@@ -146,11 +149,39 @@ class ShardedStrategy(ModelParallelStrategy):
             except CheckpointError as found:
                 error = found
         agree_on(error)
-        loaded: dict[str, Any] = super().load_checkpoint(path, weights_only)
+        loaded: dict[str, Any]
+        if path.is_dir():
+            loaded = super().load_checkpoint(path, weights_only)
+        else:
+            loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+            self._load_whole(loaded)
         return loaded
+
+    def _load_whole(self, loaded: dict[str, Any]) -> None:
+        """Take the shards of this process out of whole weights and moments."""
+        assert self.lightning_module is not None
+        self.lightning_module.on_load_checkpoint(loaded)  # it refuses those of another model
+        with torch.no_grad():
+            for name, parameter in self.lightning_module.named_parameters():
+                parameter.copy_(_as(parameter, loaded["state_dict"][name]))
+        for optimizer, state in zip(self.optimizers, loaded["optimizer_states"], strict=False):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            moments = {
+                number: {key: _as(parameters[number], value) for key, value in found.items()}
+                for number, found in state["state"].items()
+            }
+            optimizer.load_state_dict({**state, "state": moments})
 
 
 StrategyRegistry.register("sharded", ShardedStrategy, description="FSDP2; weights, gradients and moments in shards")
+
+
+def _as(parameter: Tensor, value: Any) -> Any:
+    """A tensor of a parameter's shape, sharded as the parameter is; anything else as it is."""
+    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
+        value = value.to(parameter.device)
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value
 
 
 def shard_weights(model: ByteLM, mesh: DeviceMesh) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import signal
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import lightning as L
 import numpy as np
@@ -258,7 +258,7 @@ def test_every_window_is_counted_once(processes, batch_size):
     for length in range(1, 14):
         counted, batches = [], []
         for rank in range(processes):
-            trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": processes, "rank": rank})
+            trainer = Mock(L.Trainer, distributed_sampler_kwargs={"num_replicas": processes, "rank": rank})
             loader = EvaluationLoader(TensorDataset(torch.arange(length)), batch_size, 0, trainer)
             for i, (batch,) in enumerate(loader):
                 counted += batch[: own_windows(loader, batch, i)].tolist()
@@ -271,7 +271,7 @@ def test_every_window_is_counted_once(processes, batch_size):
 def test_another_number_of_windows_in_a_batch_is_refused():
     states = []
     for processes in (1, 2):
-        trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": processes, "rank": 0})
+        trainer = Mock(L.Trainer, distributed_sampler_kwargs={"num_replicas": processes, "rank": 0})
         loader = EpochLoader(TensorDataset(torch.arange(9)), 2, 0, 0, trainer)
         states.append({"epoch": 0, "batches": 1, "windows": 2 * processes})
         loader.load_state_dict(states[-1])
