@@ -2,8 +2,9 @@
  * queries to a cache of bfloat16; AVX2 with FMA.
  *
  * Sums are float32, in an order that does not depend on the number of rows: a row has the same result alone and among
- * others. Each sum has LANES parts; the part of lane l adds, 16 inputs at a time, inputs l and l + 8 of these (int8) or
- * 2 l and 2 l + 1 (bfloat16). The rows are converted once, in the order in which they are read.
+ * others. Each sum has LANES parts; the part of lane l adds inputs 2 l and 2 l + 1 of each 16. The rows are converted
+ * once, in the order in which they are read: to float32 for bfloat16; for int8 to int16, GROUP inputs with one scale,
+ * whose products are exact sums of integers. (Widening int8 to float32 takes more than twice the instructions.)
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -14,20 +15,22 @@
 
 #define LANES 8
 #define STEP 16 /* inputs at a time; their number is a multiple of it */
+#define GROUP 128 /* inputs with one scale; 8 sums of two products of int8 and int16 fit into 32 bits 32 times over */
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
 #define MAX_ROWS 4      /* in registers; more rows are read in groups of so many, from the cache */
 #define OUTPUTS 24      /* a block that one thread takes; a multiple of the outputs at a time */
-#define LEAST 4         /* outputs */
+#define LEAST 6         /* outputs */
 #define CHUNK 4096      /* inputs of all rows of a group that are read before those of the next output */
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
 
 typedef struct {
-    const float *x;     /* [rows, inputs], in the order of the loads below */
-    const void *weight; /* [outputs, inputs] */
+    const void *x;       /* [rows, inputs], in the order of the loads below: float32, or int16 where there are unit */
+    const float *unit;   /* [rows, groups of inputs], in the order of x: of its int16 */
+    const void *weight;  /* [outputs, inputs] */
     const float *scale;   /* [outputs], where the weight is int8 */
     const uint16_t *bias; /* [outputs], bfloat16, or NULL */
     uint16_t *y;        /* [rows, outputs], bfloat16; or NULL */
@@ -56,30 +59,20 @@ INLINE void load_bf16(const uint16_t *w, __m256 *low, __m256 *high) {
     *high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xFFFF0000)));
 }
 
-/* Codes times 2^24: each becomes the highest byte of a word. The scale of the output takes the factor away. */
-INLINE void load_int8(const int8_t *w, __m256 *low, __m256 *high) {
-    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)w));
-    const __m256i first = _mm256_setr_epi8(-1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3,
-                                           -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7);
-    const __m256i second = _mm256_setr_epi8(-1, -1, -1, 8, -1, -1, -1, 9, -1, -1, -1, 10, -1, -1, -1, 11,
-                                            -1, -1, -1, 12, -1, -1, -1, 13, -1, -1, -1, 14, -1, -1, -1, 15);
-    *low = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(twice, first));
-    *high = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(twice, second));
-}
-
 INLINE float lane_sum(const float *parts) {
     return ((parts[0] + parts[4]) + (parts[2] + parts[6])) + ((parts[1] + parts[5]) + (parts[3] + parts[7]));
 }
 
 /* Adds a chunk of n inputs of ROWS rows and OUTS outputs to their sums. */
-#define DEFINE_ADD(TYPE, NAME, ROWS, OUTS)                                                                             \
-    INLINE void add_##NAME##_##ROWS(const float *x, const TYPE *w, float *sums, long inputs, long n) {                 \
+#define DEFINE_ADD_BF16(ROWS, OUTS)                                                                                    \
+    INLINE void add_bf16_##ROWS(const Product *p, long row, long i, const uint16_t *w, float *sums, long n) {          \
+        const float *x = (const float *)p->x + row * p->inputs + i * ROWS;                                             \
         __m256 acc[OUTS][ROWS], low, high;                                                                             \
         for (int o = 0; o < OUTS; o++)                                                                                 \
             for (int r = 0; r < ROWS; r++) acc[o][r] = _mm256_loadu_ps(sums + (o * MAX_ROWS + r) * LANES);             \
-        for (long i = 0; i < n; i += STEP, x += ROWS * STEP)                                                           \
+        for (long end = i + n; i < end; i += STEP, x += ROWS * STEP)                                                   \
             for (int o = 0; o < OUTS; o++) {                                                                           \
-                load_##NAME(w + o * inputs + i, &low, &high);                                                          \
+                load_bf16(w + o * p->inputs + i, &low, &high);                                                         \
                 for (int r = 0; r < ROWS; r++) {                                                                       \
                     acc[o][r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * STEP), low, acc[o][r]);                        \
                     acc[o][r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * STEP + LANES), high, acc[o][r]);               \
@@ -89,18 +82,45 @@ INLINE float lane_sum(const float *parts) {
             for (int r = 0; r < ROWS; r++) _mm256_storeu_ps(sums + (o * MAX_ROWS + r) * LANES, acc[o][r]);             \
     }
 
+#define DEFINE_ADD_INT8(ROWS, OUTS)                                                                                    \
+    INLINE void add_int8_##ROWS(const Product *p, long row, long i, const int8_t *w, float *sums, long n) {            \
+        const int16_t *x = (const int16_t *)p->x + row * p->inputs + i * ROWS;                                         \
+        const float *unit = p->unit + row * ((p->inputs + GROUP - 1) / GROUP) + i / GROUP * ROWS;                      \
+        for (long end = i + n, last; i < end; i = last, unit += ROWS) {                                                \
+            __m256i acc[OUTS][ROWS];                                                                                   \
+            last = i + GROUP < end ? i + GROUP : end;                                                                  \
+            for (int o = 0; o < OUTS; o++)                                                                             \
+                for (int r = 0; r < ROWS; r++) acc[o][r] = _mm256_setzero_si256();                                     \
+            for (; i < last; i += STEP, x += ROWS * STEP)                                                              \
+                for (int o = 0; o < OUTS; o++) {                                                                       \
+                    __m256i codes =                                                                                    \
+                        _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + o * p->inputs + i)));               \
+                    for (int r = 0; r < ROWS; r++) {                                                                   \
+                        __m256i of = _mm256_loadu_si256((const __m256i *)(x + r * STEP));                              \
+                        acc[o][r] = _mm256_add_epi32(acc[o][r], _mm256_madd_epi16(codes, of));                         \
+                    }                                                                                                  \
+                }                                                                                                      \
+            for (int o = 0; o < OUTS; o++)                                                                             \
+                for (int r = 0; r < ROWS; r++) {                                                                       \
+                    float *sum = sums + (o * MAX_ROWS + r) * LANES;                                                    \
+                    __m256 part = _mm256_cvtepi32_ps(acc[o][r]), of = _mm256_broadcast_ss(unit + r);                   \
+                    _mm256_storeu_ps(sum, _mm256_fmadd_ps(part, of, _mm256_loadu_ps(sum)));                            \
+                }                                                                                                      \
+        }                                                                                                              \
+    }
+
 /* All chunks of a group of up to MAX_ROWS rows and of the outputs from begin to end. */
-#define DEFINE_GROUP(TYPE, NAME, ROWS, OUTS)                                                                           \
-    DEFINE_ADD(TYPE, NAME, ROWS, OUTS)                                                                                 \
+#define DEFINE_GROUP(TYPE, NAME, ADD, ROWS, OUTS)                                                                      \
+    ADD(ROWS, OUTS)                                                                                                    \
     static AVX2 void group_##NAME##_##ROWS(const Product *p, long row, long begin, long end) {                         \
         float sums[OUTPUTS * MAX_ROWS * LANES] = {0};                                                                  \
         const TYPE *weight = p->weight;                                                                                \
         for (long i = 0, n; i < p->inputs; i += n) {                                                                   \
-            n = p->inputs - i < CHUNK / ROWS / STEP * STEP ? p->inputs - i : CHUNK / ROWS / STEP * STEP;               \
+            n = p->inputs - i < CHUNK / ROWS / GROUP * GROUP ? p->inputs - i : CHUNK / ROWS / GROUP * GROUP;           \
             for (long o = begin; o < end; o += OUTS) {                                                                 \
                 long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS; /* the last ones may be done twice */        \
                 float *of = sums + (o - begin) * MAX_ROWS * LANES;                                                     \
-                add_##NAME##_##ROWS(p->x + row * p->inputs + i * ROWS, weight + at * p->inputs + i, of, p->inputs, n);        \
+                add_##NAME##_##ROWS(p, row, i, weight + at * p->inputs, of, n);                                        \
             }                                                                                                          \
         }                                                                                                              \
         for (long o = begin; o < end; o++) {                                                                           \
@@ -111,17 +131,17 @@ INLINE float lane_sum(const float *parts) {
     }
 
 INLINE void finish(const Product *p, long row, long output, float sum) {
-    if (p->scale != NULL) sum *= p->scale[output] * 0x1p-24f;
+    if (p->scale != NULL) sum *= p->scale[output];
     if (p->bias != NULL) sum += from_bf16(p->bias[output]);
     if (p->y != NULL) p->y[row * p->outputs + output] = to_bf16(sum);
     else p->scores[row * p->outputs + output] = sum;
 }
 
-#define DEFINE_PRODUCT(TYPE, NAME)                                                                                     \
-    DEFINE_GROUP(TYPE, NAME, 1, 4)                                                                                     \
-    DEFINE_GROUP(TYPE, NAME, 2, 4)                                                                                     \
-    DEFINE_GROUP(TYPE, NAME, 3, 4)                                                                                     \
-    DEFINE_GROUP(TYPE, NAME, 4, 3)                                                                                     \
+#define DEFINE_PRODUCT(TYPE, NAME, ADD)                                                                                \
+    DEFINE_GROUP(TYPE, NAME, ADD, 1, 6)                                                                                \
+    DEFINE_GROUP(TYPE, NAME, ADD, 2, 4)                                                                                \
+    DEFINE_GROUP(TYPE, NAME, ADD, 3, 4)                                                                                \
+    DEFINE_GROUP(TYPE, NAME, ADD, 4, 3)                                                                                \
     /* Some outputs of all rows. */                                                                                    \
     static void block_##NAME(const Product *p, long block) {                                                           \
         long begin = block * OUTPUTS, end = begin + OUTPUTS < p->outputs ? begin + OUTPUTS : p->outputs;               \
@@ -140,20 +160,50 @@ INLINE void finish(const Product *p, long row, long output, float sum) {
         for (long block = 0; block < blocks; block++) block_##NAME(p, block);                                          \
     }
 
-DEFINE_PRODUCT(uint16_t, bf16)
-DEFINE_PRODUCT(int8_t, int8)
+DEFINE_PRODUCT(uint16_t, bf16, DEFINE_ADD_BF16)
+DEFINE_PRODUCT(int8_t, int8, DEFINE_ADD_INT8)
 
 /* The rows as float32: first the inputs that meet the low halves of a load, then those that meet the high ones. */
-static AVX2 void convert(const uint16_t *x, float *to, long rows, long inputs, int pairs) {
+static AVX2 void to_floats(const uint16_t *x, float *to, long rows, long inputs) {
     for (long begin = 0; begin < rows; begin += MAX_ROWS) {
         long group = rows - begin < MAX_ROWS ? rows - begin : MAX_ROWS;
         for (long i = 0; i < inputs; i += STEP)
             for (long r = 0; r < group; r++) {
-                const uint16_t *from = x + (begin + r) * inputs + i;
+                __m256 low, high;
                 float *into = to + begin * inputs + i * group + r * STEP;
-                for (int l = 0; l < LANES; l++) {
-                    into[l] = from_bf16(from[pairs ? 2 * l : l]);
-                    into[LANES + l] = from_bf16(from[pairs ? 2 * l + 1 : l + LANES]);
+                load_bf16(x + (begin + r) * inputs + i, &low, &high);
+                _mm256_storeu_ps(into, low);
+                _mm256_storeu_ps(into + LANES, high);
+            }
+    }
+}
+
+/* The unit of n inputs: their largest is 32767 of it. NaN where one is not finite, which makes their sums NaN. */
+static AVX2 float unit_of(const uint16_t *x, long n) {
+    int most = 0;
+    for (long i = 0; i < n; i++) most = (x[i] & 0x7FFF) > most ? x[i] & 0x7FFF : most;
+    return most < 0x7F80 ? from_bf16((uint16_t)most) / 32767 : NAN;
+}
+
+/* The rows as int16, to the nearest, and a unit for each GROUP of inputs. */
+static AVX2 void to_integers(const uint16_t *x, int16_t *to, float *unit, long rows, long inputs) {
+    long groups = (inputs + GROUP - 1) / GROUP;
+    for (long begin = 0; begin < rows; begin += MAX_ROWS) {
+        long group = rows - begin < MAX_ROWS ? rows - begin : MAX_ROWS;
+        for (long i = 0; i < inputs; i += GROUP)
+            for (long r = 0; r < group; r++) {
+                const uint16_t *from = x + (begin + r) * inputs + i;
+                long n = inputs - i < GROUP ? inputs - i : GROUP;
+                float found = unit_of(from, n);
+                __m256 per = _mm256_set1_ps(found > 0 ? 1 / found : 0);
+                unit[begin * groups + i / GROUP * group + r] = found;
+                for (long k = 0; k < n; k += STEP) {
+                    __m256 low, high;
+                    load_bf16(from + k, &low, &high);
+                    __m256i even = _mm256_cvtps_epi32(_mm256_mul_ps(low, per));
+                    __m256i odd = _mm256_cvtps_epi32(_mm256_mul_ps(high, per));
+                    __m256i pairs = _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xAA);
+                    _mm256_storeu_si256((__m256i *)(to + begin * inputs + (i + k) * group + r * STEP), pairs);
                 }
             }
     }
@@ -162,12 +212,19 @@ static AVX2 void convert(const uint16_t *x, float *to, long rows, long inputs, i
 static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 static int multiply(Product *p, const uint16_t *x) {
-    float *rows = malloc(sizeof(float) * (size_t)(p->rows * p->inputs));
+    size_t size = (size_t)(p->rows * p->inputs), groups = (size_t)(p->rows * ((p->inputs + GROUP - 1) / GROUP));
+    void *rows = malloc(p->scale == NULL ? size * sizeof(float) : size * sizeof(int16_t) + groups * sizeof(float));
     if (rows == NULL) return 0;
-    convert(x, rows, p->rows, p->inputs, p->scale == NULL);
     p->x = rows;
-    if (p->scale == NULL) product_bf16(p);
-    else product_int8(p);
+    if (p->scale == NULL) {
+        to_floats(x, rows, p->rows, p->inputs);
+        product_bf16(p);
+    } else {
+        float *unit = (float *)((int16_t *)rows + size); /* size is a multiple of STEP */
+        to_integers(x, rows, unit, p->rows, p->inputs);
+        p->unit = unit;
+        product_int8(p);
+    }
     free(rows);
     return 1;
 }
@@ -217,8 +274,9 @@ static AVX2 int attend_group(const Attention *a, long b, long g) {
     if (memory == NULL) return 0;
     float *x = memory, *sums = x + rows * width, *scores = sums + rows * width, *inverse = scores + rows * room;
     if (slots < LEAST) k = memcpy(inverse + rows, k, sizeof(uint16_t) * (size_t)(slots * width)); /* zeros follow */
-    convert(a->q + first * width, x, rows, width, 1);
-    Product product = {x, k, NULL, NULL, NULL, scores, rows, room, width, 1};
+    to_floats(a->q + first * width, x, rows, width);
+    Product product = {
+        .x = x, .weight = k, .scores = scores, .rows = rows, .outputs = room, .inputs = width, .threads = 1};
     for (long block = 0; block * OUTPUTS < room; block++) block_bf16(&product, block);
     for (long r = 0; r < rows; r++)
         inverse[r] = soften(scores + r * room, a->mask + (b * a->queries + r % a->queries) * slots, slots, a->scale);
@@ -265,11 +323,11 @@ static PyObject *attention(PyObject *self, PyObject *args) {
 PyDoc_STRVAR(linear_doc,
              "linear(x, weight, scale, bias, y, rows, outputs, inputs, threads)\n\n"
              "y = x weight^T * scale + bias, over addresses: where there is a scale, it is float32 and the weight int8;\n"
-             "all else is bfloat16; 0 stands for no scale and no bias. At least 4 outputs; inputs in multiples of 16.");
+             "all else is bfloat16; 0 stands for no scale and no bias. At least 6 outputs; inputs in multiples of 16.");
 
 static PyObject *linear(PyObject *self, PyObject *args) {
     unsigned long long x, weight, scale, bias, y;
-    Product p;
+    Product p = {0};
     int done;
     if (!PyArg_ParseTuple(args, "KKKKKllli", &x, &weight, &scale, &bias, &y, &p.rows, &p.outputs, &p.inputs,
                           &p.threads))

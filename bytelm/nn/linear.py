@@ -11,7 +11,8 @@ from bytelm.nn import native
 def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] | None = None) -> Float[Tensor, "*B _"]:
     """``x W^T + bias``: :func:`torch.nn.functional.linear`, or the native core where no gradient is asked for.
 
-    In the native core sums are float32, in an order that is the same for any number of rows, and are rounded once.
+    In the native core sums are float32, in an order that is the same for any number of rows, and are rounded once. With
+    int8 weights each row is first rounded to 16 bits: 128 inputs at a time to whole 32767ths of their largest.
 
     Args:
         x: any number of rows.

@@ -8,7 +8,7 @@ import torch
 STEP = 16
 """Widths that the core reads are multiples of this."""
 
-LEAST = 4
+LEAST = 6
 """Outputs that a matrix needs."""
 
 

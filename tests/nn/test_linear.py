@@ -14,7 +14,7 @@ from bytelm.nn.linear import Linear, linear
 
 needs_core = pytest.mark.skipif(native.core is None, reason="no native core here")
 ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 13)
-SHAPES = ((4, 16), (5, 32), (7, 48), (16, 16), (17, 80), (33, 4112), (19, 8192))
+SHAPES = ((6, 16), (7, 32), (11, 48), (16, 16), (17, 80), (33, 4112), (19, 8192))
 
 
 class Codes(torch.Tensor):
@@ -45,6 +45,14 @@ def rounded(exact):
     return exact.abs() * 2**-8 + 1e-5 * exact.abs().max()
 
 
+def sixteen_bits(x):
+    """Rows of which each group of 128 inputs is in whole 32767ths of its largest, and these units."""
+    groups = [x[:, i : i + 128].double() for i in range(0, x.shape[1], 128)]
+    units = [g.abs().amax(1, keepdim=True) / 32767 for g in groups]
+    whole = [(g / unit).round() * unit for g, unit in zip(groups, units, strict=True)]
+    return torch.cat(whole, 1), torch.cat([u.expand_as(g) for u, g in zip(units, groups, strict=True)], 1)
+
+
 @needs_core
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
@@ -57,7 +65,7 @@ def test_products_are_rounded_once_and_rows_do_not_depend_on_each_other(kind, wi
             exact = x.double() @ weight.double().t()
         else:
             weight = Codes.of(torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8), torch.randn(outputs))
-            exact = x.double() @ (weight.qdata.double() * weight.scale.double()).t()
+            exact = sixteen_bits(x)[0] @ (weight.qdata.double() * weight.scale.double()).t()
         exact = exact if bias is None else exact + bias.double()
         found = linear(x, weight, bias)
         assert found.dtype == torch.bfloat16
@@ -69,19 +77,53 @@ def test_products_are_rounded_once_and_rows_do_not_depend_on_each_other(kind, wi
 
 @needs_core
 @torch.no_grad()
-def test_one_input_reaches_one_output():
+def test_int8_products_lose_less_to_sixteen_bits_than_to_the_rounding_of_results():
+    """Also where one input of a group is 100 times the others, as in the residual stream of trained models."""
+    torch.manual_seed(3)
+    weight = Codes.of(torch.randint(-128, 128, (64, 4096), dtype=torch.int8), torch.ones(64))
+    for most in (1.0, 100.0):
+        x = bf16(8, 4096)
+        x[:, ::128] *= most
+        exact = x.double() @ weight.qdata.double().t()
+        found, (_, unit) = linear(x, weight), sixteen_bits(x)
+        lost = (found.double() - exact).abs()
+        assert (lost <= rounded(exact) + unit / 2 @ weight.qdata.double().abs().t()).all()
+        alone = (exact.to(torch.bfloat16).double() - exact).square().mean().sqrt()
+        assert lost.square().mean().sqrt() < 1.1 * alone
+
+
+@needs_core
+@torch.no_grad()
+def test_int8_products_of_zeros_of_tiny_numbers_and_of_what_is_not_finite():
+    weight = Codes.of(torch.randint(1, 128, (8, 272), dtype=torch.int8), torch.ones(8))
+    x = torch.zeros(5, 272, dtype=torch.bfloat16)
+    x[1, 7], x[2, 130], x[3, 271], x[4, 0] = 1e-40, float("inf"), float("nan"), -(2.0**100)
+    found = linear(x, weight)
+    assert (found[0] == 0).all()
+    assert (found[1].abs() < 1e-37).all()
+    assert not found[2].isfinite().any()
+    assert found[3].isnan().all()
+    expected = -(2.0**100) * weight.qdata[:, 0].double()
+    assert torch.allclose(found[4].double(), expected, rtol=2**-8)
+
+
+@needs_core
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+@torch.no_grad()
+def test_one_input_reaches_one_output(kind):
     """Every place of a matrix, on its own: what a wrong order of loads or a wrong edge would move."""
     outputs, inputs = 21, 4096 + 48
-    weight = torch.zeros(outputs, inputs, dtype=torch.bfloat16)
+    codes = torch.zeros(outputs, inputs, dtype=torch.bfloat16 if kind == "bf16" else torch.int8)
+    weight = codes if kind == "bf16" else Codes.of(codes, torch.ones(outputs))
     for place in range(0, outputs * inputs, 997):
         o, i = divmod(place, inputs)
-        weight[o, i] = 3.0
+        codes[o, i] = 3
         x = torch.zeros(3, inputs, dtype=torch.bfloat16)
         x[1, i] = 0.5
         expected = torch.zeros(3, outputs, dtype=torch.bfloat16)
         expected[1, o] = 1.5
         assert torch.equal(linear(x, weight), expected)
-        weight[o, i] = 0.0
+        codes[o, i] = 0
 
 
 @needs_core
