@@ -47,12 +47,14 @@ class StepCost:
         bytes_read_per_second: bytes of the matrices, each read once.
         linear_share: seconds of the linear layers alone, for one row through ``bytelm``, over ``seconds``: the median
             of pairs measured in turn.
+        ratio: symbols a second over those of the first model: the median of pairs measured in turn.
     """
 
     seconds: float
     symbols_per_second: float
     bytes_read_per_second: float
     linear_share: float
+    ratio: float
 
 
 class _Kind(NamedTuple):
@@ -60,25 +62,31 @@ class _Kind(NamedTuple):
     rows: int
 
 
+class _Case(NamedTuple):
+    model: int
+    kind: _Kind
+
+
 _STEP = _Kind("step", 1)
 _ALONE = _Kind("bytelm", 1)
 
 
 def measure_linear(
-    lm: LanguageModel,
+    models: Sequence[LanguageModel],
     prompt: str,
     *,
     rows: Sequence[int] = ROWS,
     steps: int = 16,
     repeats: int = 3,
     compile: bool = False,
-) -> tuple[StepCost, list[LinearCost]]:
-    """Cost of a plain step under the model's first law, and of its linear layers alone. All take turns after a warm-up.
+) -> list[tuple[StepCost, list[LinearCost]]]:
+    """Cost of a plain step under each model's first law, and of its linear layers alone.
 
-    The layers of the merger, the blocks and the heads count; their inputs are random.
+    All cases of all models take turns after a warm-up. The layers of the merger, the blocks and the heads count; their
+    inputs are random.
 
     Args:
-        lm: the model.
+        models: of the same tokenizer and law, such as one model in several formats of its weights.
         prompt: continued greedily by the steps.
         rows: given to the layers; must begin with 1.
         steps: forwards of one repeat.
@@ -86,32 +94,59 @@ def measure_linear(
         compile: take the steps through ``torch.compile``.
     """
     assert rows[0] == 1
-    parts = nn.ModuleList((lm.model.merger, lm.model.blocks, lm.model.heads))
-    layers = [module for module in parts.modules() if isinstance(module, nn.Linear)]
+    cases: dict[_Case, Callable[[], float]] = {}
+    for number, lm in enumerate(models):
+        cases |= {_Case(number, kind): case for kind, case in _cases(lm, prompt, rows, steps, compile).items()}
+    for case in cases.values():
+        case()
+    runs = take_turns(cases, repeats)
+    first = runs[_Case(0, _STEP)]
+    return [
+        _costs(lm, {kind: times for (of, kind), times in runs.items() if of == number}, first)
+        for number, lm in enumerate(models)
+    ]
+
+
+def _cases(
+    lm: LanguageModel, prompt: str, rows: Sequence[int], steps: int, compile: bool
+) -> dict[_Kind, Callable[[], float]]:
+    layers = _layers(lm)
     cases: dict[_Kind, Callable[[], float]] = {_STEP: _step(lm, prompt, steps, compile)}
     for number in rows:
         inputs = _inputs(layers, number)
         for through, call in (("bytelm", _as_called), ("torch", _through_torch)):
             cases[_Kind(through, number)] = _alone(layers, inputs, call, lm.model.device)
-    for case in cases.values():
-        case()
-    runs = take_turns(cases, repeats)
-    num_bytes = sum(matrix_bytes(layer.weight) for layer in layers)
+    return cases
+
+
+def _costs(
+    lm: LanguageModel, runs: dict[_Kind, list[float]], first: Sequence[float]
+) -> tuple[StepCost, list[LinearCost]]:
+    num_bytes = sum(matrix_bytes(layer.weight) for layer in _layers(lm))
     seconds = statistics.median(runs[_STEP])
     per_forward = 1 if lm.law == "next" else lm.config.patch
     step = StepCost(
-        seconds, per_forward / seconds, num_bytes / seconds, linear_share=median_ratio(runs[_ALONE], runs[_STEP])
+        seconds,
+        per_forward / seconds,
+        num_bytes / seconds,
+        linear_share=median_ratio(runs[_ALONE], runs[_STEP]),
+        ratio=median_ratio(first, runs[_STEP]),
     )
     return step, [
         LinearCost(
             *kind,
-            seconds=statistics.median(runs[kind]),
-            ratio=median_ratio(runs[kind], runs[_ALONE]),
-            bytes_read_per_second=num_bytes / statistics.median(runs[kind]),
+            seconds=statistics.median(times),
+            ratio=median_ratio(times, runs[_ALONE]),
+            bytes_read_per_second=num_bytes / statistics.median(times),
         )
-        for kind in sorted(cases)
+        for kind, times in sorted(runs.items())
         if kind != _STEP
     ]
+
+
+def _layers(lm: LanguageModel) -> list[nn.Linear]:
+    parts = nn.ModuleList((lm.model.merger, lm.model.blocks, lm.model.heads))
+    return [module for module in parts.modules() if isinstance(module, nn.Linear)]
 
 
 def _step(lm: LanguageModel, prompt: str, steps: int, compile: bool) -> Callable[[], float]:

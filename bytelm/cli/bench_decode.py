@@ -113,14 +113,14 @@ def decode(
     JSON fields: command, model, encoding, parameters, device, dtype, threads, compile, prompts, max_new_tokens,
     repeats, memory (num_bytes and bytes_per_second of reading a large buffer), cache (the same of a buffer of the
     model's size), step (a plain greedy step at batch 1: seconds, symbols_per_second, bytes_read_per_second,
-    linear_share, memory_share, cache_share), linear (of each: through, rows, seconds, ratio, bytes_read_per_second,
-    memory_share, cache_share), costs (of each: law, positions, heads, batch, slots, compiled, seconds, ratio,
-    bytes_read_per_second, memory_share, cache_share), speeds (of each: law, draft, batch, temperature,
+    linear_share, ratio, memory_share, cache_share), linear (of each: through, rows, seconds, ratio,
+    bytes_read_per_second, memory_share, cache_share), costs (of each: law, positions, heads, batch, slots, compiled,
+    seconds, ratio, bytes_read_per_second, memory_share, cache_share), speeds (of each: law, draft, batch, temperature,
     chars_per_second, utf8_bytes_per_second, symbols_per_second, chars_per_forward, forwards_per_char,
     seconds_per_forward, bytes_read_per_second, acceptance_at, ratio, memory_share, cache_share), rival (what rivals of
     transformers are), rivals (of each: name, batch, forwards, seconds_per_forward, symbols_per_second, ratios),
-    skipped (name and reason), int8 (null, or the same step and linear with such weights, and ratio, in symbols a
-    second), goals, plot.
+    skipped (name and reason), int8 (null, or the same step and linear with such weights; the ratio of its step
+    is in symbols a second over the first step, in turn with it), goals, plot.
     """
     _check(plot, preset, random_weights)
     amount = {

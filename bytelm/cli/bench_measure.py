@@ -22,7 +22,7 @@ class Options:
         seed: of the first row.
         compile: decode through ``torch.compile``.
         rivals: measure transformers.
-        int8: measure plain steps with weights in int8, too, at last: the model keeps them.
+        int8: measure plain steps of a copy with weights in int8, too.
     """
 
     repeats: int
@@ -60,27 +60,34 @@ def measure(lm: "LanguageModel", plan: Plan) -> DecodingReport:
 
     with progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
         memory, cache, costs = _measure_machine(lm, plan, bar)
-        layers = _measure_layers(lm, plan, bar, "linear layers")
+        layers = _measure_layers(lm, plan, bar)
         speeds = _measure_speeds(lm, plan, bar)
         rivals, skipped = _measure_rivals(lm, plan, bar) if plan.options.rivals else ([], [])
-        rounded = None
-        if plan.options.int8:
-            from bytelm.hub.int8 import quantise_int8
-
-            quantise_int8(lm.model)
-            rounded = _measure_layers(lm, plan, bar, "int8 weights")
-    return DecodingReport(memory, cache, layers, costs, speeds, describe_rival(lm.config), rivals, skipped, rounded)
+    rounded = layers[1] if plan.options.int8 else None
+    return DecodingReport(memory, cache, layers[0], costs, speeds, describe_rival(lm.config), rivals, skipped, rounded)
 
 
-def _measure_layers(lm: "LanguageModel", plan: Plan, bar: "Progress", name: str) -> LayersReport:
+def _measure_layers(lm: "LanguageModel", plan: Plan, bar: "Progress") -> list[LayersReport]:
+    """A plain step and the linear layers of the model and, where it is asked for, of its copy in int8."""
     from bytelm.benchmarks import measure_linear
 
-    task = bar.add_task(name, total=1)
-    step, linear = measure_linear(
-        lm, plan.prompts[0], steps=plan.max_new_tokens, repeats=plan.options.repeats, compile=plan.options.compile
+    task = bar.add_task("linear layers", total=1)
+    found = measure_linear(
+        [lm, _in_int8(lm)] if plan.options.int8 else [lm],
+        plan.prompts[0],
+        steps=plan.max_new_tokens,
+        repeats=plan.options.repeats,
+        compile=plan.options.compile,
     )
     bar.advance(task)
-    return LayersReport(step, linear)
+    return [LayersReport(step, linear) for step, linear in found]
+
+
+def _in_int8(lm: "LanguageModel") -> "LanguageModel":
+    from bytelm.hub import LanguageModel
+    from bytelm.hub.int8 import int8_copy
+
+    return LanguageModel(int8_copy(lm.model), lm.tokenizer, lm.family)
 
 
 def _measure_machine(

@@ -71,15 +71,8 @@ class DecodingReport:
             "rival": self.rival,
             "rivals": [asdict(row) for row in self.rivals],
             "skipped": [asdict(row) for row in self.skipped],
-            "int8": None if self.int8 is None else {**self._layers(self.int8), "ratio": self.int8_ratio},
+            "int8": None if self.int8 is None else self._layers(self.int8),
         }
-
-    @property
-    def int8_ratio(self) -> float:
-        """Symbols a second of a plain step with weights in int8 over those without; NaN where it was not measured."""
-        if self.int8 is None:
-            return float("nan")
-        return self.int8.step.symbols_per_second / self.layers.step.symbols_per_second
 
     def _layers(self, layers: LayersReport) -> dict[str, Any]:
         return {"step": self._with_shares(layers.step), "linear": [self._with_shares(row) for row in layers.linear]}
@@ -125,7 +118,10 @@ def format_report(setting: dict[str, Any], found: DecodingReport) -> str:
             format_rivals(found.rivals),
         ]
     if found.int8 is not None:
-        lines += ["", f"Weights in int8, {found.int8_ratio:.2f} times the symbols/s of a plain step above."]
+        lines += [
+            "",
+            f"Weights in int8, {found.int8.step.ratio:.2f} times the symbols/s of a plain step above, in turn with it.",
+        ]
         lines += format_layers(found.int8, roofs)
     if found.skipped:
         lines += ["", *(f"not measured: {entry.name}: {entry.reason}" for entry in found.skipped)]

