@@ -10,8 +10,8 @@ import torch
 from jaxtyping import install_import_hook
 from shape_checks import once_for_each_form
 
-# Shapes and types are checked in every call of the layers that hold tensors; in those of text that costs more than the
-# calls themselves. The hook takes its decorator from the module when what it decorates is imported.
+# Shapes and types are checked in the layers that hold tensors; in those of text that costs more than the calls
+# themselves. Modules that the hook imports ask for ``jaxtyping.jaxtyped``.
 _CHECKED = ("nn", "heads", "metrics", "model", "decoding", "corpus", "hub", "training", "evaluation", "benchmarks")
 jaxtyping.jaxtyped = once_for_each_form(jaxtyping.jaxtyped)
 install_import_hook(
