@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
-from bytelm.training.loader import EpochLoader, WindowLoader, ignore_termination
+from bytelm.training.loader import EpochLoader, EvaluationLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -143,7 +143,7 @@ class CorpusData(L.LightningDataModule):
     def _consecutive(self, split: str) -> DataLoader[Tensor]:
         windows = _Windows(ContiguousWindows(self.corpus(split), self.length))
         chosen = spread(windows, self.valid_windows if split == "valid" else None)
-        return window_loader(chosen, self.batch_size, self.num_workers)
+        return EvaluationLoader(chosen, self.batch_size, self.num_workers, self.trainer)
 
 
 def check_numbers(**numbers: tuple[int | None, int]) -> None:
@@ -163,15 +163,3 @@ def spread(dataset: Dataset[Tensor], num: int | None) -> Dataset[Tensor]:
     if num is None or num >= total:
         return dataset
     return torch.utils.data.Subset(dataset, np.linspace(0, total - 1, num).round().astype(int).tolist())
-
-
-def window_loader(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
-    """Batches of a data set, in its order."""
-    return WindowLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        worker_init_fn=ignore_termination,
-        persistent_workers=False,
-        pin_memory=torch.cuda.is_available(),
-    )

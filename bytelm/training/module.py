@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -11,13 +12,16 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
-from bytelm.model.byte_lm import cross_entropy
+from bytelm.model.byte_lm import ByteLM, cross_entropy
 from bytelm.model.config import ModelConfig, NextPatchConfig
 from bytelm.training.activation_checkpointing import checkpoint_activations, compile_blocks
 from bytelm.training.gradients import average_rows, clip_gradient_norm
 from bytelm.training.initial import initial_model
+from bytelm.training.loader import own_windows
 from bytelm.training.loss import LossConfig, TrainingLoss
 from bytelm.training.optimizer import OptimizerConfig
+from bytelm.training.parallel import mean_of_processes
+from bytelm.training.sharding import ShardedStrategy, is_sharded
 
 
 class ByteLMModule(L.LightningModule):
@@ -94,9 +98,19 @@ class ByteLMModule(L.LightningModule):
                 f"data.window: found {data.window}, expected more than the {ahead} bytes of next_patch.depth"
             )
 
+    def configure_model(self) -> None:
+        """Leave a shard of the weights in each process, where the strategy is to."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            if not is_sharded(self.model):
+                strategy.shard(self.model)
+        elif isinstance(strategy, ModelParallelStrategy):
+            raise ConfigError("trainer.strategy: found ModelParallelStrategy, expected sharded, which is one")
+
     def training_step(self, batch_BL: Tensor, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch; the figures that are logged are means over all processes."""
         loss, figures = self.loss(self.model, batch_BL, self.global_step / self.num_steps)
+        figures = mean_of_processes(figures)
         self.log_dict({f"train/{name}": figure for name, figure in figures.items()}, prog_bar=True)
         return loss
 
@@ -131,11 +145,11 @@ class ByteLMModule(L.LightningModule):
 
     def validation_step(self, batch_BL: Tensor, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        self._evaluate(batch_BL)
+        self._evaluate(batch_BL, own_windows(self.trainer.val_dataloaders, batch_BL, batch_idx))
 
     def test_step(self, batch_BL: Tensor, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        self._evaluate(batch_BL)
+        self._evaluate(batch_BL, own_windows(self.trainer.test_dataloaders, batch_BL, batch_idx))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics."""
@@ -153,8 +167,8 @@ class ByteLMModule(L.LightningModule):
         self.next_patch_bits = [HeadBits(self.config.patch).to(self.device) for _ in range(self.depth)]
         self.head_accuracy.reset()
 
-    def _evaluate(self, batch_BL: Tensor) -> None:
-        h_BTD, windows, targets_BTK = self.model.read(batch_BL)
+    def _evaluate(self, batch_BL: Tensor, num_own: int) -> None:
+        h_BTD, windows, targets_BTK = (part[:num_own] for part in self.model.read(batch_BL))
         logits_BTKV = self.model.heads(h_BTD, windows, targets_BTK)
         nats_BTK = cross_entropy(logits_BTKV, targets_BTK)
         self.head_bits.update(nats_BTK)
@@ -179,19 +193,25 @@ class ByteLMModule(L.LightningModule):
         """The optimiser with a schedule per step.
 
         Raises:
-            ConfigError: there is no end of training; or gradients of rows are to be clipped by value.
+            ConfigError: there is no end of training; gradients of rows are to be clipped by value; or the weights are
+                sharded, and the algorithm is not AdamW.
         """
         if self.row_tables and self.trainer.gradient_clip_algorithm == "value":
             raise ConfigError(
                 "trainer.gradient_clip_algorithm: found 'value', expected 'norm' with model.optimizer.tables: read_rows"
             )
+        if is_sharded(self.model) and self.optimizer_config.algorithm != "adamw":
+            found = self.optimizer_config.algorithm
+            raise ConfigError(
+                f"model.optimizer.algorithm: found {found!r} with trainer.strategy sharded, expected 'adamw'"
+            )
         configured = self.optimizer_config.configure(self.model, self.trainer.estimated_stepping_batches)
         self.num_steps = int(self.trainer.estimated_stepping_batches)
         return configured
 
-    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the model to a folder that ``bytelm.load`` reads."""
-        save_checkpoint(folder, self.model, get_encoding(self.encoding_name), provenance)
+    def export(self, folder: Path, provenance: dict[str, Any], whole: ByteLM | None = None) -> None:
+        """Write the model, or ``whole``, a copy that is not sharded, to a folder that ``bytelm.load`` reads."""
+        save_checkpoint(folder, whole or self.model, get_encoding(self.encoding_name), provenance)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put configuration and encoding beside the weights, as plain values."""

@@ -31,6 +31,7 @@ COMMANDS = {
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
+    "bytelm export": {"RUN", "--out", "--json"},
     "bytelm plan": {  # and those of bytelm fit
         *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
     },
