@@ -108,6 +108,7 @@ def read_workload(settings: Mapping[str, Any], gpus: int | None) -> Workload:
         num_gpus=num_gpus,
         steps=steps,
         precision=precision,
+        read_rows=settings["model"]["optimizer"]["tables"] == "read_rows",
         bucket_views=_bucket_views(trainer["strategy"]),
     )
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bytelm.nn import native
+from bytelm.nn.widened import is_widened, widened_attention
 
 
 def attend(
@@ -32,9 +33,8 @@ def attend(
         scale = 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale
         found: Tensor = torch.ops.bytelm.rows_attention(q_BHTE, k_BGSE, v_BGSE, mask, scale)
         return found
-    return F.scaled_dot_product_attention(
-        q_BHTE, k_BGSE, v_BGSE, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
-    )
+    compute = widened_attention if is_widened(q_BHTE, k_BGSE, v_BGSE) else F.scaled_dot_product_attention
+    return compute(q_BHTE, k_BGSE, v_BGSE, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
 
 
 def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -8,10 +8,13 @@ import lightning as L
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.language_model import LanguageModel
+from bytelm.model.byte_lm import ByteLM
 from bytelm.tokenizer import Tokenizer
 from bytelm.training.averaging import averaged_weights
 from bytelm.training.draft_heads import DraftHeadsModule
 from bytelm.training.module import ByteLMModule
+from bytelm.training.parallel import in_first_process
+from bytelm.training.sharding import whole_model
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +46,14 @@ class ExportModel(L.Callback):
     def _export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ByteLMModule | DraftHeadsModule)
         target = run_folder(trainer) / self.folder
-        if trainer.is_global_zero:
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-            with averaged_weights(trainer, pl_module):
-                pl_module.export(target, provenance)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
+        with averaged_weights(trainer, pl_module):
+            if isinstance(pl_module, DraftHeadsModule):
+                in_first_process(lambda: pl_module.export(target, provenance))
+            else:
+                whole = whole_model(pl_module.model)
+                in_first_process(lambda: pl_module.export(target, provenance, whole))
 
 
 class LogSamples(L.Callback):
@@ -78,16 +84,18 @@ class LogSamples(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         folder = run_folder(trainer)
-        if not trainer.is_global_zero:
-            return
-        lm = LanguageModel(pl_module.model, Tokenizer(get_encoding(pl_module.encoding_name)))
         with averaged_weights(trainer, pl_module):
-            out = lm.generate(
-                self.prompts,
-                max_new_tokens=self.max_new_tokens,
-                do_sample=self.temperature > 0,
-                temperature=self.temperature,
-            )
+            whole = whole_model(pl_module.model)
+            in_first_process(lambda: self._write(folder, trainer, whole, pl_module.encoding_name))
+
+    def _write(self, folder: Path, trainer: L.Trainer, model: ByteLM | None, encoding: str) -> None:
+        assert model is not None
+        out = LanguageModel(model, Tokenizer(get_encoding(encoding))).generate(
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=self.temperature > 0,
+            temperature=self.temperature,
+        )
         text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self.prompts, out.texts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "samples.txt", "a", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import ContiguousWindows, Corpus, CoveringWindows, MixedWindows, RandomWindows, Shares, Windows
 from bytelm.encoding import Encoding, get_encoding
 from bytelm.errors import ConfigError, CorpusError
-from bytelm.training.loader import EpochLoader, WindowLoader, ignore_termination
+from bytelm.training.loader import EpochLoader, EvaluationLoader
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,13 @@ class CorpusData(L.LightningDataModule):
             for corpus, weight, share in corpora
         ]
 
+    def chars_per_symbol(self, split: str) -> float:
+        """Characters per byte of a corpus, controls and what stands between documents counted as bytes."""
+        manifests = [corpus.manifest for corpus in self.corpora(split)]
+        shares = self._shares.shares if split == "train" and self._weights is not None else [1]
+        found = (share * m.characters / m.bytes for share, m in zip(shares, manifests, strict=True))
+        return float(sum(found))
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Random windows of this epoch (the trainer reloads it every epoch)."""
         corpora = self.corpora("train")
@@ -208,7 +215,7 @@ class CorpusData(L.LightningDataModule):
     def _consecutive(self, split: str) -> DataLoader[Tensor]:
         windows = _Windows(ContiguousWindows(self.corpus(split), self.length))
         chosen = spread(windows, self.valid_windows if split == "valid" else None)
-        return window_loader(chosen, self.batch_size, self.num_workers)
+        return EvaluationLoader(chosen, self.batch_size, self.num_workers, self.trainer)
 
 
 def _open(folder: Path, encoding: Encoding | None) -> Corpus:
@@ -250,15 +257,3 @@ def spread(dataset: Dataset[Tensor], num: int | None) -> Dataset[Tensor]:
     if num is None or num >= total:
         return dataset
     return torch.utils.data.Subset(dataset, np.linspace(0, total - 1, num).round().astype(int).tolist())
-
-
-def window_loader(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
-    """Batches of a data set, in its order."""
-    return WindowLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        worker_init_fn=ignore_termination,
-        persistent_workers=False,
-        pin_memory=torch.cuda.is_available(),
-    )

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from bytelm.corpus import SourceFile, find_sources, iter_documents
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
-from bytelm.training.data import check_numbers, spread, window_loader
-from bytelm.training.loader import EpochLoader
+from bytelm.training.data import check_numbers, spread
+from bytelm.training.loader import EpochLoader, EvaluationLoader
 
 
 class _Windows(Dataset[Tensor]):
@@ -150,4 +150,4 @@ class TextData(L.LightningDataModule):
         tokens = self.tokens(split)
         begins = np.arange(0, len(tokens) - self.window + 1, self.window)
         windows = spread(_Windows(tokens, begins, self.window), num)
-        return window_loader(windows, self.batch_size, self.num_workers)
+        return EvaluationLoader(windows, self.batch_size, self.num_workers, self.trainer)

@@ -33,6 +33,7 @@ COMMANDS = {
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
+    "bytelm export": {"RUN", "--out", "--json"},
     "bytelm plan": {  # and those of bytelm fit
         *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
     },
@@ -57,6 +58,10 @@ COMMANDS = {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
         *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
         *{"--rivals", "--no-rivals", "--plot", "--device", "--json", "--int8", "--random-weights"},
+    },
+    "bytelm bench train": {
+        *{"--config", "--beside", "--precisions", "--steps", "--repeats", "--compile", "--no-compile"},
+        *{"--rivals", "--no-rivals", "--rival-vocab", "--threads", "--json"},
     },
 }
 
