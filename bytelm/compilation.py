@@ -1,4 +1,4 @@
-"""``torch.compile`` for the steps of decoding: every function once, for all shapes that occur."""
+"""``torch.compile``: for the steps of decoding, every function once, for all shapes that occur; and for training."""
 
 import functools
 from collections.abc import Callable
@@ -11,6 +11,12 @@ T = TypeVar("T")
 
 _SHAPES = 64
 """Shapes of batch, draft and cache that a function is compiled for before torch gives up on it."""
+
+
+def compiled_to_train(function: Callable[P, T]) -> Callable[P, T]:
+    """The function through ``torch.compile``, its backward pass too; made anew for every shape."""
+    fast: Any = torch.compile(function, dynamic=False)
+    return fast
 
 
 @functools.cache

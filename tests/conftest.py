@@ -3,14 +3,17 @@
 import os
 
 import hypothesis
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from shape_checks import once_for_each_form
 
-# Shapes and types are checked in every call of the layers that hold tensors; in those of text that costs more than the
-# calls themselves.
+# Shapes and types are checked in the layers that hold tensors; in those of text that costs more than the calls
+# themselves. Modules that the hook imports ask for ``jaxtyping.jaxtyped``.
 _CHECKED = ("nn", "heads", "metrics", "model", "decoding", "corpus", "hub", "training", "evaluation", "benchmarks")
+jaxtyping.jaxtyped = once_for_each_form(jaxtyping.jaxtyped)
 install_import_hook(
     [f"bytelm.{layer}" for layer in _CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

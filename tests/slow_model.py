@@ -71,7 +71,10 @@ def states(model, data, w=None):
     windows = np.asarray(data)[: len(data) // config.patch * config.patch].reshape(-1, config.patch)
     x = []
     for window in windows:
-        merged = w["merger.projection.weight"] @ np.concatenate([w["merger.embedding.weight"][b] for b in window])
+        joined = np.concatenate([w["merger.embedding.weight"][b] for b in window])
+        merged = w["merger.projection.weight"] @ joined
+        if config.merger.kind == "mlp":
+            merged = merged + w["merger.down.weight"] @ silu(w["merger.up.weight"] @ joined)
         if config.merger.tables:
             merged = merged + table_sum(w["merger.tables.table.weight"], config.merger.tables, window)
         x.append(merged)

@@ -9,10 +9,18 @@ from support import KINDS, tiny_config
 from bytelm.decoding import Sampling
 from bytelm.errors import ConfigError
 from bytelm.model import PRESETS, ModelConfig, build_model
+from bytelm.model.config import MLPMergerConfig
 from bytelm.model.presets import get_preset
 from bytelm.training import OptimizerConfig
 
-CONFIGS = [*(tiny_config(*k) for k in KINDS), *PRESETS.values(), OptimizerConfig(lr=3e-4), Sampling(top_k=5)]
+MLP = MLPMergerConfig(byte_width=6, inner=10)
+CONFIGS = [
+    *(tiny_config(*k) for k in KINDS),
+    tiny_config(merger=MLP),
+    *PRESETS.values(),
+    OptimizerConfig(lr=3e-4),
+    Sampling(top_k=5),
+]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)
@@ -84,6 +92,10 @@ def changed(path, value):
         ("attention.num_heads", 0, "model.attention.num_heads: found 0"),
         ("feedforward.inner", -1, "model.feedforward.inner: found -1"),
         ("merger.byte_width", 0, "model.merger.byte_width: found 0"),
+        ("merger.kind", "sum", "model.merger.kind: found 'sum', expected one of concat, mlp, token"),
+        ("merger.kind", "mlp", "model.merger.inner: missing"),
+        ("merger", {"kind": "mlp", "byte_width": 4, "inner": 0}, "model.merger.inner: found 0"),
+        ("merger", {"kind": "mlp", "byte_width": 0, "inner": 4}, "model.merger.byte_width: found 0"),
         ("heads.inner", 0, "model.heads.inner: found 0"),
         ("heads.byte_width", 0, "model.heads.byte_width: found 0"),
         ("position.base", 1, "model.position.base: found 1.0, expected a number > 1"),

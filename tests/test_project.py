@@ -1,12 +1,15 @@
 """The project's own promises: sizes, the README's map, and configs that load."""
 
 import ast
+import itertools
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bytelm.cli.lightning import TERMINATED, read_settings
 from bytelm.encoding import get_encoding
 from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
 from bytelm.training import OptimizerConfig
@@ -14,6 +17,8 @@ from bytelm.training import OptimizerConfig
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
 CONFIGS = sorted((ROOT / "experiments" / "configs").glob("*.yaml"))
+HARDWARE_FOLDER = Path("experiments") / "configs" / "hardware"
+HARDWARE = sorted((ROOT / HARDWARE_FOLDER).glob("*.yaml"))
 ADDED = {"next_patch": NextPatchConfig, "draft_heads": DraftHeadsConfig}
 """What may be added to a model that is there."""
 
@@ -54,6 +59,26 @@ def test_every_training_config_describes_a_model(path):
     assert ("frozen" in settings["model"]) != ("encoding" in settings["model"])
     get_encoding(settings["model"].get("encoding", "utf8"))
     assert settings["data"]["window"] <= config.context
+
+
+@pytest.mark.parametrize(("path", "hardware"), list(zip(CONFIGS, itertools.cycle(HARDWARE))), ids=lambda p: p.stem)
+def test_every_config_is_one_of_the_command_line(path, hardware):
+    """Each with one of those for hardware after it; a parser takes a second."""
+    settings = read_settings(["--config", str(path), "--config", str(hardware)])
+    assert settings["data"]["window"] == yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["window"]
+    asked = yaml.safe_load(hardware.read_text(encoding="utf-8"))["trainer"]
+    assert [settings["trainer"][name] for name in ("devices", "precision")] == [asked["devices"], asked["precision"]]
+    assert len(CONFIGS) >= len(HARDWARE) > 0
+
+
+def test_the_script_for_slurm_fits_its_config():
+    script = (ROOT / "experiments" / "fit.sbatch").read_text(encoding="utf-8")
+    options = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", script))
+    trainer = yaml.safe_load((ROOT / HARDWARE_FOLDER / "eight_nodes_sharded.yaml").read_text())["trainer"]
+    assert options["nodes"] == str(trainer["num_nodes"])
+    assert options["ntasks-per-node"] == options["gpus-per-node"] == str(trainer["devices"])
+    assert f"-eq {TERMINATED} " in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_the_twins_have_the_same_body_and_the_same_budget():

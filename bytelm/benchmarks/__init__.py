@@ -30,10 +30,12 @@ from bytelm.benchmarks.generation_speed import measure_generation as measure_gen
 from bytelm.benchmarks.linear_layers import LinearCost as LinearCost
 from bytelm.benchmarks.linear_layers import StepCost as StepCost
 from bytelm.benchmarks.linear_layers import measure_linear as measure_linear
+from bytelm.benchmarks.matrix_rate import measure_matrix_rate as measure_matrix_rate
 from bytelm.benchmarks.operations import cache_bytes as cache_bytes
 from bytelm.benchmarks.operations import model_bytes as model_bytes
 from bytelm.benchmarks.operations import operations_per_symbol as operations_per_symbol
 from bytelm.benchmarks.rival_models import describe_rival as describe_rival
+from bytelm.benchmarks.storages import Storages as Storages
 from bytelm.benchmarks.training_plan import TrainingMemory as TrainingMemory
 from bytelm.benchmarks.training_plan import TrainingOperations as TrainingOperations
 from bytelm.benchmarks.training_plan import Workload as Workload

@@ -14,7 +14,8 @@ that is held in float32:
   take: queries, keys and values of all H heads, and the shares of all T keys, in float32, ``4 (3 E H + H T)``; and the
   output, ``a E H``.
 - SwiGLU: gate and up, ``silu(gate)``, and their product: ``4 a F``. GELU: its input and its output: ``2 a F``.
-- Merger: ids as int64, ``8 P``; the embeddings that it projects, ``a P byte_width``; ids of rows, 8 for each table.
+- Merger: ids as int64, ``8 P``; the embeddings that it projects, ``a P byte_width``; ids of rows, 8 for each table; of
+  kind ``mlp`` also ``2 a inner``.
 - Chained head j: its own norm and the input of its unembedding; for j > 1 state and prefix, ``a (D + (j - 1)
   byte_width)``, and ``2 a inner``. Independent heads: the state, ``a D``.
 - Loss: the log-softmax in float32, ``4 K V``; the targets as int64, ``8 K``.
@@ -34,6 +35,7 @@ from bytelm.model.config import (
     ChainedHeadsConfig,
     FeedForwardConfig,
     MergerConfig,
+    MLPMergerConfig,
     ModelConfig,
     NextPatchConfig,
     NgramConfig,
@@ -184,8 +186,11 @@ class Activations:
 
     def _merger(self) -> int:
         match self.config.merger:
-            case MergerConfig(byte_width=byte_width, tables=tables):
-                return self._product * self.config.patch * byte_width + _table_ids(tables)
+            case MergerConfig(byte_width=byte_width, tables=tables) as merger:
+                inputs, inner = 1, 0
+                if isinstance(merger, MLPMergerConfig):  # two products read the embeddings, each of which casts them
+                    inputs, inner = 2 if self._autocast else 1, merger.inner
+                return self._product * (inputs * self.config.patch * byte_width + 2 * inner) + _table_ids(tables)
             case TokenEmbeddingConfig():
                 return 0
 

@@ -23,10 +23,11 @@ def operations_per_symbol(config: ModelConfig, law: Law, symbols_before: float) 
     """Operations of plain cached decoding for one symbol; a multiplication and an addition are two.
 
     Counted are matrix products, those of attention included: for a position of the body, with S keys in its stream,
-    ``2 * (M + blocks * (2 D E (H + G) + 2 H E S + n D F) + heads)``, where M is the merger's ``P * byte_width * D`` (0
-    for tokens), n = 3 for SwiGLU and 2 for GELU, and heads are all K under ``product`` and ``chain``, head 1 under
-    ``next``, of an LM head all rows of its table; times :func:`positions_per_symbol`. Norms, biases, rotations, softmax
-    and the reading of rows are not counted. It is what ``torch.utils.flop_counter`` counts.
+    ``2 * (M + blocks * (2 D E (H + G) + 2 H E S + n D F) + heads)``, where M is the merger's ``P * byte_width * D`` (of
+    kind ``mlp`` and ``inner * (P * byte_width + D)``; 0 for tokens), n = 3 for SwiGLU and 2 for GELU, and heads are all
+    K under ``product`` and ``chain``, head 1 under ``next``, of an LM head all rows of its table; times
+    :func:`positions_per_symbol`. Norms, biases, rotations, softmax and the reading of rows are not counted. It is what
+    ``torch.utils.flop_counter`` counts.
 
     Args:
         config: of the model.
@@ -63,8 +64,8 @@ def model_bytes(model: nn.Module) -> int:
 def merger_products(config: ModelConfig) -> int:
     """Multiplications from the symbols of a window to one position."""
     match config.merger:
-        case MergerConfig(byte_width=byte_width):
-            return config.patch * byte_width * config.width
+        case MergerConfig() as merger:
+            return merger.num_products(config.patch, config.width)
         case TokenEmbeddingConfig():
             return 0
 

@@ -77,10 +77,19 @@ def build_llama(transformers: Any, lm: LanguageModel) -> Any:
     Raises:
         ImportError: this installation of transformers has no Llama.
     """
-    config: ModelConfig = lm.config
     weight = next(lm.model.parameters())
+    rival = new_llama(transformers, lm.config, lm.config.vocab_size)
+    return rival.to(device=weight.device, dtype=weight.dtype).eval()
+
+
+def new_llama(transformers: Any, config: ModelConfig, vocab_size: int) -> Any:
+    """A ``LlamaForCausalLM`` with the body of a model, a vocabulary of its own size, and random weights in float32.
+
+    Raises:
+        ImportError: this installation of transformers has no Llama.
+    """
     settings = transformers.LlamaConfig(
-        vocab_size=config.vocab_size,
+        vocab_size=vocab_size,
         hidden_size=config.width,
         intermediate_size=config.feedforward.inner,
         num_hidden_layers=config.num_blocks,
@@ -95,4 +104,4 @@ def build_llama(transformers: Any, lm: LanguageModel) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return transformers.LlamaForCausalLM(settings).to(device=weight.device, dtype=weight.dtype).eval()
+        return transformers.LlamaForCausalLM(settings)

@@ -13,10 +13,13 @@ from bytelm.benchmarks.activations import (
     stored_bytes,
 )
 from bytelm.benchmarks.operations import head_products, merger_products, operations_per_symbol
-from bytelm.model.config import ModelConfig
+from bytelm.model.config import ModelConfig, NgramConfig
 
 Layout = Literal["replicated", "sharded"]
 """Every GPU holds all weights, gradients and moments (one GPU, or DDP); or each holds its share (FSDP, full shard)."""
+
+
+_INDEX = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Workload:
         num_gpus: that share a step.
         steps: of the optimiser.
         precision: ``trainer.precision``.
+        read_rows: whether gradients of n-gram tables have the rows alone that were read (``optimizer.tables``).
         bucket_views: whether DDP keeps gradients in its buckets alone (``gradient_as_bucket_view``).
     """
 
@@ -42,6 +46,7 @@ class Workload:
     steps: int
     precision: Precision
     bucket_views: bool = False
+    read_rows: bool = False
 
     @property
     def windows_per_step(self) -> int:
@@ -100,15 +105,14 @@ class TrainingMemory:
 
     Attributes:
         moment: ``forward``: its end, with the gradients of the step before, or of the forwards before; ``loss``: the
-            beginning of the backward pass; ``last block``, ``first block``: the backward pass there; ``optimizer``:
-            the update.
+            beginning of the backward pass; ``last block``, ``first block``: the backward pass there. The update needs
+            less: AdamW is done in one pass, and makes nothing.
         weights: as they are stored, the share of this GPU.
         gathered: weights of other GPUs that are here for a while, and gradients on their way to them.
         gradients, moments: of AdamW, the share of this GPU.
         buckets: copies of gradients that DDP sends.
         casts: copies of weights in 16 bits that autocast makes.
         activations: what the backward pass needs, and what stands beside it.
-        update: of AdamW over many tensors at once: one number per weight.
     """
 
     moment: str
@@ -119,13 +123,12 @@ class TrainingMemory:
     buckets: int
     casts: int
     activations: int
-    update: int
 
     @property
     def total(self) -> int:
         """All of them."""
         held = self.weights + self.gathered + self.gradients + self.moments + self.buckets
-        return held + self.casts + self.activations + self.update
+        return held + self.casts + self.activations
 
 
 def memory_moments(workload: Workload, layout: Layout, checkpointing: bool) -> list[TrainingMemory]:
@@ -151,13 +154,15 @@ def memory_moments(workload: Workload, layout: Layout, checkpointing: bool) -> l
     casts = mixed * matrix_parameters(model)
     block_casts = mixed * (matrix_parameters(model) - ends - next_patch_products(model)[0]) // model.num_blocks
     share = stored * -(-num_parameters // shards)
+    read = _rows_read(workload) * (stored * model.width + _INDEX)
+    dense = share - (stored * table_parameters(model) if workload.read_rows else 0)
     block = (model.num_body_parameters() - model.norm.num_parameters(model.width)) // model.num_blocks
     rest = num_parameters - model.num_blocks * block
     held = {
         "weights": share,
         "gathered": stored * (3 * block + rest) if shards > 1 else 0,
         "moments": 2 * share,
-        "buckets": share if layout == "replicated" and workload.num_gpus > 1 and not workload.bucket_views else 0,
+        "buckets": dense if layout == "replicated" and workload.num_gpus > 1 and not workload.bucket_views else 0,
     }
     inputs = model.num_blocks * kept.block_input()
     at_loss = inputs + kept.rest() if checkpointing else kept.total()
@@ -165,18 +170,36 @@ def memory_moments(workload: Workload, layout: Layout, checkpointing: bool) -> l
     # With checkpointing, only autocast's own list holds the casts of blocks, and it ends with the forward pass.
     still_cast = casts - model.num_blocks * block_casts if checkpointing else casts
     at_work = block_casts if checkpointing else model.num_blocks * block_casts
-    before = share if workload.accumulate > 1 or workload.bucket_views else 0
+    gradients = dense + workload.accumulate * read
+    before = gradients - read if workload.accumulate > 1 or workload.bucket_views else 0
     moments = [
-        ("forward", share, casts, at_loss + kept.logits(), 0),
-        ("loss", before, still_cast, at_loss + kept.loss_gradients(), 0),
-        ("last block", before, at_work, blocks + kept.block_gradients(), 0),
-        ("first block", share, block_casts, kept.block_input() + kept.block() + kept.block_gradients(), 0),
-        ("optimizer", share, 0, 0, share),
+        ("forward", gradients, casts, at_loss + kept.logits()),
+        ("loss", before, still_cast, at_loss + kept.loss_gradients()),
+        ("last block", before, at_work, blocks + kept.block_gradients()),
+        ("first block", gradients, block_casts, kept.block_input() + kept.block() + kept.block_gradients()),
     ]
     return [
-        TrainingMemory(moment=name, gradients=gradients, casts=cast, activations=activations, update=update, **held)
-        for name, gradients, cast, activations, update in moments
+        TrainingMemory(moment=name, gradients=gradients, casts=cast, activations=activations, **held)
+        for name, gradients, cast, activations in moments
     ]
+
+
+def table_parameters(model: ModelConfig) -> int:
+    """Parameters of n-gram tables."""
+    return sum(tables.num_parameters(model.width) for tables, _ in _tables(model))
+
+
+def _rows_read(workload: Workload) -> int:
+    """Rows of tables that one forward reads, with a gradient for each; 0 where gradients are of whole tables."""
+    positions = workload.batch_size * workload.window // workload.model.patch
+    reads = sum(times * len(tables.orders) for tables, times in _tables(workload.model))
+    return positions * reads if workload.read_rows else 0
+
+
+def _tables(model: ModelConfig) -> list[tuple[NgramConfig, int]]:
+    """The tables, and how often each is read at a position: once by the merger, once by every head."""
+    parts = ((getattr(model.merger, "tables", None), 1), (getattr(model.heads, "tables", None), model.patch))
+    return [(tables, times) for tables, times in parts if tables is not None]
 
 
 def peak_memory(workload: Workload, layout: Layout, checkpointing: bool) -> TrainingMemory:
@@ -217,7 +240,8 @@ def plan_layouts(workload: Workload, gpu: Accelerator, utilisation: float) -> li
             utilisation).
     """
     operations = training_operations(workload.model, workload.window)
-    layouts = get_args(Layout) if workload.num_gpus > 1 else ("replicated",)
+    several = workload.num_gpus > 1 and not workload.read_rows  # tables with such gradients cannot be sharded
+    layouts = get_args(Layout) if several else ("replicated",)
     plans = []
     for layout in layouts:
         for checkpointing in (False, True):

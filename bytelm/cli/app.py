@@ -14,6 +14,7 @@ from bytelm.cli.compare import compare
 from bytelm.cli.console import write_error, write_line
 from bytelm.cli.corpus import corpus
 from bytelm.cli.encoding import encoding
+from bytelm.cli.export import export
 from bytelm.cli.generate import generate
 from bytelm.cli.plan import PLAN, plan
 from bytelm.cli.score import score
@@ -35,6 +36,7 @@ app.add_typer(tokenizer)
 app.command(**PASS_THROUGH)(fit)
 app.command(**PASS_THROUGH)(validate)
 app.command(**PASS_THROUGH)(test)
+app.command()(export)
 app.command(**PLAN)(plan)
 app.command()(generate)
 app.command()(score)

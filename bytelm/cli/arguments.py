@@ -20,10 +20,11 @@ EncodingName = Annotated[
     str, typer.Option("--encoding", metavar="NAME", help="Name of an encoding, or path of a table (.json).")
 ]
 Sources = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
         metavar="PATH...",
-        help="Files (.jsonl, .txt, .parquet, each also .gz, .xz, .zst), and folders of such files.",
+        help="Files (.jsonl, .txt, .parquet, each also .gz, .xz, .zst) and folders of such files, also as URLs "
+        "(s3://, gs://, hf://, https://, …); data sets: dataset://NAME?split=SPLIT.",
         show_default=False,
     ),
 ]

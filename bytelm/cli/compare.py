@@ -29,7 +29,7 @@ _Models = Annotated[
     typer.Argument(metavar="MODEL...", help="Folders, or ids on the hub; NAME=… to name one.", show_default=False),
 ]
 _Data = Annotated[
-    list[Path],
+    list[str],
     typer.Option("--data", metavar="PATH", help="Text: as for bytelm score; may be repeated.", show_default=False),
 ]
 _Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Read the first N documents.")]

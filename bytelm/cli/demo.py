@@ -32,6 +32,7 @@ ENCODING = "dense-ja"
 NUM_STEPS = 500
 BATCH_SIZE, WINDOW = 16, 512
 NUM_VALIDATIONS = 10
+MEASURED_BYTES, SAMPLED_BYTES = 96, 160
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,14 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
     bits = _bits_per_char(before, lm, train_texts, held_out)
     ways = decoding_ways(lm, drafts=("none", "heads"))
     speeds = {
-        name: measure_decoding(lm, DEFAULT_PROMPTS, ways=ways, temperature=temperature, max_new_tokens=96, repeats=2)
+        name: measure_decoding(
+            lm, DEFAULT_PROMPTS, ways=ways, temperature=temperature, max_new_tokens=MEASURED_BYTES, repeats=2
+        )
         for name, temperature in (("greedy", 0.0), ("sampled", 1.0))
     }
-    samples = lm.generate(DEFAULT_PROMPTS, max_new_tokens=160, do_sample=True, temperature=0.8, top_p=0.9, seed=0)
+    samples = lm.generate(
+        DEFAULT_PROMPTS, max_new_tokens=SAMPLED_BYTES, do_sample=True, temperature=0.8, top_p=0.9, seed=0
+    )
     pictures = _draw(out, lm, samples)
     best = min(value for name, value in bits.items() if name.startswith("after"))
     report = DemoReport(

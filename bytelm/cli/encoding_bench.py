@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +28,7 @@ GOALS = (
 
 def bench(
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="[PATH...]",
             help="Files and folders as for encoding fit. Default: the Japanese text of the package.",
@@ -73,7 +73,7 @@ def bench(
         from bytelm.evaluation.encoding_plots import plot_coding_speed
 
         rows = [(c.name, c.kind, c.encode_mb_per_second, c.decode_mb_per_second) for c in result["coders"]]
-        named = ", ".join(path.name for path in paths) if paths else source
+        named = ", ".join(PurePath(path).name for path in paths) if paths else source
         plot_coding_speed(png, rows, f"{named}, {result['utf8_bytes'] / 1e6:.3g} MB; kernel: {result['kernel']}")
     text = _report(source, repeats, result)
     result = {
@@ -87,7 +87,7 @@ def bench(
     write_result(result, text, json)
 
 
-def _documents(paths: Sequence[Path], utf8_bytes: int, field: str, skip_bad_lines: bool) -> str:
+def _documents(paths: Sequence[str], utf8_bytes: int, field: str, skip_bad_lines: bool) -> str:
     """Documents, each with a line end, until they have the size; those of the package by default."""
     if not paths:
         from bytelm.corpus import default_texts

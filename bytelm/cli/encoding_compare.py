@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -111,7 +111,7 @@ def _texts(
 def _draw(png: Path, rows: "list[CodeComparison]", sources: Sequence[GroupSource], patch: int) -> None:
     from bytelm.evaluation.encoding_plots import plot_comparison
 
-    files = ", ".join(dict.fromkeys(source.path.name for source in sources))
+    files = ", ".join(dict.fromkeys(PurePath(source.path).name for source in sources))
     plot_comparison(png, rows, f"{files}; patches of {patch} bytes; empty: lacks over 1 % of the characters")
 
 

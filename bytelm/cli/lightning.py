@@ -25,9 +25,11 @@ from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, Instruct
 from bytelm.training.callbacks import ExportModel, run_folder
 from bytelm.training.checkpoint_io import replacing
 from bytelm.training.non_finite import SkipNonFinite
+from bytelm.training.parallel import in_first_process, process_number
 from bytelm.training.quiet import quiet_lightning
 from bytelm.training.run_record import RecordRun
 from bytelm.training.save_run import SaveRun
+from bytelm.training.throughput import LogThroughput
 
 _COMMANDS = {
     "fit": "Train a model, or, with --model.frozen FOLDER, which changes the options, draft heads for the model there."
@@ -51,11 +53,14 @@ class _SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file; in the first process, but all must ask for the folder."""
         path = run_folder(trainer) / CONFIG_FILE
-        if trainer.is_global_zero and not self.already_saved:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                file.write(self.parser.dump(self.config, skip_none=False).encode())
+        if not self.already_saved:
+            in_first_process(lambda: self._write(path))
         self.already_saved = True
+
+    def _write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(self.parser.dump(self.config, skip_none=False).encode())
 
 
 class _CLI(LightningCLI):
@@ -144,7 +149,7 @@ class _CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         usual: list[type[Callback]] = [ExportModel]
         if self.subcommand == "fit":
-            usual += [SkipNonFinite, RecordRun]
+            usual += [SkipNonFinite, RecordRun, LogThroughput]
             usual += [SaveRun] if settings.enable_checkpointing is not False else []
         missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
         settings.callbacks = [*callbacks, *missing]
@@ -152,12 +157,22 @@ class _CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse corpora that cannot be used before anything is set up and printed; take up the metrics of a run."""
+        self._check_processes()
         needed, *others = _SPLITS[str(self.subcommand)]
         for split in (needed, *others):
             if split == needed or self.datamodule.given(split):
                 self.datamodule.check(split, self.model)
         if self.resumed is not None and self.trainer.is_global_zero:
             self.resumed.keep_metrics(self.trainer.loggers)
+
+    def _check_processes(self) -> None:
+        """Refuse another number of processes than torchrun or SLURM has started."""
+        environment = getattr(self.trainer.strategy, "cluster_environment", None)
+        if environment is not None:
+            try:
+                environment.validate_settings(self.trainer.num_devices, self.trainer.num_nodes)
+            except ValueError as error:
+                raise ConfigError(f"trainer.devices: {' '.join(str(error).split())}") from error
 
 
 class _Reader(_CLI):
@@ -210,12 +225,13 @@ def run(args: Sequence[str]) -> dict[str, Any] | None:
     torch.set_float32_matmul_precision("high")
     with contextlib.ExitStack() as output, _errors_of_lightning():
         trainer = _CLI(args, output).trainer
+    folder = run_folder(trainer)
     if not trainer.is_global_zero:
         return None
-    result: dict[str, Any] = {"run": str(run_folder(trainer))}
+    result: dict[str, Any] = {"run": str(folder)}
     if trainer.state.fn == "fit":
         export = next(c for c in trainer.callbacks if isinstance(c, ExportModel))  # type: ignore[attr-defined]
-        result |= {"model": str(run_folder(trainer) / export.folder), "step": trainer.global_step}
+        result |= {"model": str(folder / export.folder), "step": trainer.global_step}
         result["epoch"] = trainer.current_epoch
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {**result, "metrics": metrics}
@@ -231,6 +247,8 @@ def _errors_of_lightning() -> Iterator[None]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"--ckpt_path: {str(error).splitlines()[0]}") from error
     except SIGTERMException as error:
+        if process_number() > 0:  # a launcher that sees a failure in one process kills the others
+            raise SystemExit(0) from error
         write_error("terminated; the run goes on with bytelm fit --resume RUN")
         raise SystemExit(TERMINATED) from error
     except SystemExit as error:

@@ -64,8 +64,8 @@ def plan(
     gpu_memory_bytes, gpu_flops, mfu, accumulate_grad_batches, steps, windows_per_step, bytes_per_step, bytes,
     characters, chars_per_byte, chars_per_byte_of, epochs, flops_per_char, recomputed_flops_per_char,
     activation_checkpointing, layouts (of each: layout, checkpointing, fits, moment, memory_bytes, weights_bytes,
-    gathered_bytes, gradients_bytes, moments_bytes, buckets_bytes, casts_bytes, activations_bytes, update_bytes, step_s,
-    hours, least_update_s).
+    gathered_bytes, gradients_bytes, moments_bytes, buckets_bytes, casts_bytes, activations_bytes, step_s, hours,
+    least_update_s).
     """
     from bytelm.benchmarks.training_plan import plan_layouts, training_operations
     from bytelm.cli.lightning import read_settings
@@ -145,7 +145,7 @@ def _layout(planned: "PlannedLayout") -> dict[str, Any]:
     }
 
 
-_PARTS = ("weights", "gathered", "gradients", "moments", "buckets", "casts", "activations", "update")
+_PARTS = ("weights", "gathered", "gradients", "moments", "buckets", "casts", "activations")
 
 
 def _describe(result: Mapping[str, Any]) -> str:

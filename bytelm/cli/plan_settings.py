@@ -37,17 +37,16 @@ def read_text(settings: Mapping[str, Any], chars_per_byte: float | None) -> Plan
         ConfigError: ``chars_per_byte`` is not above 0, or there is no such encoding.
         CorpusError: the corpus is there and damaged.
     """
-    folder = settings["data"].get("train")
-    manifest = None
-    if folder is not None and (Path(folder) / MANIFEST_FILE).is_file():
-        manifest = Manifest.load(Path(folder))
-    size = None if manifest is None else manifest.bytes
+    manifests = _train_manifests(settings["data"].get("train"))
+    size = sum(manifest.bytes for _, manifest, _ in manifests) if manifests else None
     if chars_per_byte is not None:
         if not chars_per_byte > 0:
             raise ConfigError(f"--chars-per-byte: found {chars_per_byte}, expected a number > 0")
         return PlannedText(chars_per_byte, "--chars-per-byte", size)
-    if manifest is not None:
-        return PlannedText(manifest.characters / manifest.bytes, str(folder), size)
+    if manifests:
+        weights = sum(weight for *_, weight in manifests)
+        chars = sum(weight * manifest.characters / manifest.bytes for _, manifest, weight in manifests)
+        return PlannedText(chars / weights, ", ".join(folder for folder, *_ in manifests), size)
     try:
         encoding = resolve_encoding(settings["model"]["encoding"])
     except EncodingError as error:
@@ -57,6 +56,18 @@ def read_text(settings: Mapping[str, Any], chars_per_byte: float | None) -> Plan
     return PlannedText(
         sum(map(len, texts)) / num_bytes, f"the embedded Japanese text in {encoding.name}: an assumption", size
     )
+
+
+def _train_manifests(train: object) -> list[tuple[str, Manifest, float]]:
+    """Folder, manifest and weight of each corpus of ``data.train``; nothing where one of them is not there."""
+    if train is None:
+        return []
+    entries = (
+        [(str(e["corpus"]), float(e["weight"])) for e in train] if isinstance(train, list) else [(str(train), 1.0)]
+    )
+    if not all((Path(folder) / MANIFEST_FILE).is_file() for folder, _ in entries):
+        return []
+    return [(folder, Manifest.load(Path(folder)), weight) for folder, weight in entries]
 
 
 def read_workload(settings: Mapping[str, Any], gpus: int | None) -> Workload:
@@ -97,6 +108,7 @@ def read_workload(settings: Mapping[str, Any], gpus: int | None) -> Workload:
         num_gpus=num_gpus,
         steps=steps,
         precision=precision,
+        read_rows=settings["model"]["optimizer"]["tables"] == "read_rows",
         bucket_views=_bucket_views(trainer["strategy"]),
     )
 

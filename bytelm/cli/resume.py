@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bytelm.cli.console import write_error
 from bytelm.errors import ConfigError
-from bytelm.training.checkpoint_io import checkpoint_step, last_good_checkpoint, replacing
+from bytelm.training.checkpoint_io import checkpoint_step, checkpoints, last_good_checkpoint, replacing
 
 CONFIG_FILE = "config.yaml"
 _IN_RUN_FOLDER = {"CSVLogger": CSVLogger, "TensorBoardLogger": TensorBoardLogger}
@@ -113,5 +114,12 @@ def find_resumed(args: Sequence[str]) -> tuple[list[str], Resumed | None]:
     folder = Path(value)
     if not value or not (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"--resume: found {value!r}, expected the folder of a run, which has {CONFIG_FILE}")
-    checkpoint = last_good_checkpoint(folder / "checkpoints", lambda line: write_error(f"warning: {line}"))
+    checkpoint = _checkpoint(folder / "checkpoints")
     return [rest[0], "--config", str(folder / CONFIG_FILE), *rest[1:]], Resumed(folder.resolve(), checkpoint.resolve())
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The last good checkpoint, of which process 0 tells the others when all load; they have the latest till then."""
+    if _get_rank() and (found := checkpoints(folder)):
+        return found[0]
+    return last_good_checkpoint(folder, lambda line: write_error(f"warning: {line}"))

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ from bytelm.cli.arguments import (
 )
 from bytelm.cli.console import format_table, progress_bar, write_result
 from bytelm.cli.sources import SourceReader
-from bytelm.corpus import Document
+from bytelm.corpus import Document, SourceFile
 from bytelm.errors import CorpusError, EncodingError, LawError
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def _score_all(lm: "LanguageModel", laws: Sequence[str], reader: SourceReader, l
     return totals
 
 
-def _add(total: _Total, lm: "LanguageModel", chunk: list[tuple[Path, Document]]) -> None:
+def _add(total: _Total, lm: "LanguageModel", chunk: list[tuple[SourceFile, Document]]) -> None:
     began = time.perf_counter()
     try:
         scored = lm.score([document.text for _, document in chunk], law=total.law).total
@@ -171,7 +170,7 @@ def _add(total: _Total, lm: "LanguageModel", chunk: list[tuple[Path, Document]])
     total.nats += scored.nats
 
 
-def _locate(lm: "LanguageModel", chunk: list[tuple[Path, Document]], error: EncodingError) -> EncodingError:
+def _locate(lm: "LanguageModel", chunk: list[tuple[SourceFile, Document]], error: EncodingError) -> EncodingError:
     """The error with the file and line of the document that caused it."""
     for path, document in chunk:
         try:
@@ -181,9 +180,9 @@ def _locate(lm: "LanguageModel", chunk: list[tuple[Path, Document]], error: Enco
     return error
 
 
-def _chunks(documents: Iterator[tuple[Path, Document]]) -> Iterator[list[tuple[Path, Document]]]:
+def _chunks(documents: Iterator[tuple[SourceFile, Document]]) -> Iterator[list[tuple[SourceFile, Document]]]:
     """Documents a few at a time, so that memory does not grow with their number."""
-    chunk: list[tuple[Path, Document]] = []
+    chunk: list[tuple[SourceFile, Document]] = []
     size = 0
     for path, document in documents:
         chunk.append((path, document))

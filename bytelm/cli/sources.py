@@ -6,23 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bytelm.cli.console import progress_bar, write_error
-from bytelm.corpus import BadLine, BuildProgress, CountProgress, Document, iter_documents
-from bytelm.corpus.readers import find_sources, refuse_bad_line
+from bytelm.corpus import BadLine, BuildProgress, CountProgress, Document, SourceFile, find_sources, iter_documents
+from bytelm.corpus.readers import refuse_bad_line
 
 _SHOWN = 5
 _ALONE_BYTES = 1 << 24  # less than this is read before worker processes have started
 _MOST_WORKERS = 8
 
 
-def default_workers(paths: Sequence[Path]) -> int:
-    """All processors but the one that reads, unless the input is small.
+def default_workers(paths: Sequence[str | Path], most: int | None = None) -> int:
+    """How many processes to work with: none where the input is known to be small, else ``most``; by default all
+    processors but the one that reads, up to as many as it can feed.
 
     Raises:
         CorpusError: a path that cannot be read.
     """
-    if sum(path.stat().st_size for path in find_sources(paths)) < _ALONE_BYTES:
+    sources = find_sources(paths)
+    if (
+        all(source.bytes is not None for source in sources)
+        and sum(source.num_bytes for source in sources) < _ALONE_BYTES
+    ):
         return 0
-    return min(_MOST_WORKERS, (os.cpu_count() or 1) - 1)
+    return min(_MOST_WORKERS, (os.cpu_count() or 1) - 1) if most is None else most
 
 
 @contextlib.contextmanager
@@ -42,11 +47,13 @@ def source_bar(description: str) -> Iterator[Callable[[BuildProgress | CountProg
 
         def update(state: BuildProgress | CountProgress) -> None:
             skipped = f", {state.bad_lines} bad lines" if isinstance(state, BuildProgress) and state.bad_lines else ""
+            kept = f", {state.kept_parts} parts kept" if isinstance(state, BuildProgress) and state.kept_parts else ""
             progress.update(
                 task,
+                description=state.stage if isinstance(state, BuildProgress) else description,
                 total=state.total_source_bytes,
                 completed=state.source_bytes,
-                counts=f"{state.documents} documents, {state.characters} characters{skipped}",
+                counts=f"{state.documents} documents, {state.characters} characters{skipped}{kept}",
             )
 
         yield update
@@ -77,13 +84,13 @@ class SourceReader:
         CorpusError: a path that cannot be read; while reading, a bad line that is not skipped.
     """
 
-    def __init__(self, paths: Sequence[Path], *, field: str, split_blank_lines: bool, skip: bool) -> None:
+    def __init__(self, paths: Sequence[str | Path], *, field: str, split_blank_lines: bool, skip: bool) -> None:
         self.paths = find_sources(paths)
         self._bad_lines = BadLineCounter()
         self._field, self._split = field, split_blank_lines
         self._on_bad_line = self._bad_lines if skip else refuse_bad_line
 
-    def documents(self) -> Iterator[tuple[Path, Document]]:
+    def documents(self) -> Iterator[tuple[SourceFile, Document]]:
         """Each document with the file that it comes from."""
         for path in self.paths:
             documents = iter_documents(

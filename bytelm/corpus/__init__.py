@@ -11,6 +11,8 @@ from bytelm.corpus.default_text import DEFAULT_PROMPTS as DEFAULT_PROMPTS
 from bytelm.corpus.default_text import default_texts as default_texts
 from bytelm.corpus.default_text import split_default_texts as split_default_texts
 from bytelm.corpus.documents import iter_texts as iter_texts
+from bytelm.corpus.files import SourceFile as SourceFile
+from bytelm.corpus.files import find_sources as find_sources
 from bytelm.corpus.groups import GroupSource as GroupSource
 from bytelm.corpus.groups import in_test as in_test
 from bytelm.corpus.groups import iter_groups as iter_groups
@@ -18,7 +20,14 @@ from bytelm.corpus.manifest import BadLine as BadLine
 from bytelm.corpus.manifest import Manifest as Manifest
 from bytelm.corpus.manifest import Shard as Shard
 from bytelm.corpus.manifest import SourceSummary as SourceSummary
+from bytelm.corpus.mixture import MixedWindows as MixedWindows
+from bytelm.corpus.mixture import Shares as Shares
+from bytelm.corpus.options import BuildOptions as BuildOptions
+from bytelm.corpus.permutation import Permutation as Permutation
 from bytelm.corpus.readers import Document as Document
 from bytelm.corpus.readers import iter_documents as iter_documents
+from bytelm.corpus.selection import in_valid as in_valid
 from bytelm.corpus.windows import ContiguousWindows as ContiguousWindows
+from bytelm.corpus.windows import CoveringWindows as CoveringWindows
 from bytelm.corpus.windows import RandomWindows as RandomWindows
+from bytelm.corpus.windows import Windows as Windows

@@ -1,21 +1,45 @@
-"""From source files to a corpus: read, encode in worker processes, write shards and the manifest."""
+"""From source files to a corpus: parts of the input, in worker processes, into shards and the manifest."""
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, Literal, TypeVar, final
 
-from bytelm.corpus.manifest import FORMAT_VERSION, MANIFEST_FILE, BadLine, Manifest, Shard, SourceSummary
-from bytelm.corpus.pool import Batch, EncodedBatch, batch_encoder
-from bytelm.corpus.readers import Piece, Source, cut_piece, find_sources, refuse_bad_line
-from bytelm.corpus.shards import ShardWriter, corpus_files
+import numpy as np
+from numpy.typing import NDArray
+
+from bytelm.config import Config
+from bytelm.corpus.digests import digest_part
+from bytelm.corpus.duplicates import find_repeats
+from bytelm.corpus.files import find_sources
+from bytelm.corpus.finish import FINISHING_FILE, finish, target_folders
+from bytelm.corpus.manifest import Manifest
+from bytelm.corpus.options import BuildOptions
+from bytelm.corpus.part import build_part
+from bytelm.corpus.plan import PLAN_FILE, Part, Plan
+from bytelm.corpus.records import (
+    DigestSummary,
+    Job,
+    PartDone,
+    PartProgress,
+    PartSummary,
+    remove_files,
+    remove_unfinished,
+    told,
+)
+from bytelm.corpus.shards import corpus_files
+from bytelm.corpus.team import BuildLock, Team
 from bytelm.encoding import Encoding
-from bytelm.errors import CorpusError
+from bytelm.errors import ConfigError, CorpusError
 
-MAX_LISTED_BAD_LINES = 10_000
-"""Skipped lines are all counted; the manifest lists this many of them."""
+log = logging.getLogger(__name__)
 
-_BATCH_CHARACTERS = 1 << 18
+UNFINISHED = "unfinished"
+"""Folder, below that of the corpus, in which a build works; it goes when the corpus is complete."""
+
+_SummaryT = TypeVar("_SummaryT", bound=Config)
 
 
 @final
@@ -23,6 +47,9 @@ _BATCH_CHARACTERS = 1 << 18
 class BuildProgress:
     """How far a build has come. ``source_bytes`` of ``total_source_bytes`` (sizes on disk) were read; ``documents``,
     ``characters`` and ``bytes`` (of the stored stream) were written.
+
+    With ``deduplicate`` the stage ``comparing`` comes first, in which documents are read and nothing is written.
+    ``kept_parts`` of an earlier build were verified.
     """
 
     source: str
@@ -32,6 +59,8 @@ class BuildProgress:
     characters: int
     bytes: int
     bad_lines: int
+    stage: Literal["comparing", "encoding"] = "encoding"
+    kept_parts: int = 0
 
 
 def build_corpus(
@@ -40,165 +69,187 @@ def build_corpus(
     out: str | Path,
     *,
     workers: int = 0,
-    field: str = "text",
-    split_blank_lines: bool = False,
-    skip_bad_lines: bool = False,
     overwrite: bool = False,
-    shard_bytes: int = 1 << 28,
     progress: Callable[[BuildProgress], None] | None = None,
+    **options: Any,
 ) -> Manifest:
     """Encode documents into the shards and the manifest of a corpus.
 
     The stored stream is, for every document in order, the BOS patch of 4 bytes, the encoded text and EOS. A document
-    of no characters is stored as BOS patch and EOS. Memory stays flat whatever the size of the input; only a single
-    line of JSON or row of Parquet is held whole. The output does not depend on ``workers``.
+    of no characters is stored as BOS patch and EOS. Memory stays flat whatever the size of the input: a line of JSON
+    or row of Parquet is held whole, with one of the options that choose documents any document that is not too long;
+    without duplicates up to 200 MB to sort digests, and a bit for each document.
+
+    Files are read in parts: a large file alone, small ones together up to ``shard_bytes``. Each part is written into
+    shards of its own below ``out/unfinished``. What is finished there is kept when the build ends early, for whatever
+    cause, and the same call goes on with it, once it has compared its SHA-256. The output depends neither on
+    ``workers`` nor on how often the build was begun.
 
     Args:
-        paths: files and folders, see :func:`~bytelm.corpus.readers.find_sources`.
+        paths: files, folders, URLs and data sets, see :func:`~bytelm.corpus.files.find_sources`.
         encoding: encodes the text; its table and digest are stored in the manifest.
         out: folder of the corpus; made if need be.
-        workers: processes that encode; 0 encodes in this process. They are spawned, so a script that asks for them
-            needs ``if __name__ == "__main__":``.
-        field: name of the JSON field or Parquet column that holds the text.
-        split_blank_lines: whether blank lines separate the documents of plain text files.
-        skip_bad_lines: count and list bad lines instead of raising at the first one.
-        overwrite: replace a corpus that ``out`` holds; it is removed when the first byte of the new one is written.
-        shard_bytes: size of every shard but the last.
+        workers: processes that read and encode; 0 does so in this process. They are spawned, so a script that asks
+            for them needs ``if __name__ == "__main__":``.
+        overwrite: replace a corpus that ``out`` holds, when the new one is complete, and an unfinished build of
+            something else at once.
         progress: called after every few hundred thousand characters.
+        options: fields of :class:`~bytelm.corpus.options.BuildOptions`, by name. With ``valid_share`` two corpora are
+            written, ``out/train`` and ``out/valid``.
+    Returns:
+        the manifest of the corpus; with ``valid_share`` that of ``out/train``.
     Raises:
         CorpusError: a source that cannot be read, a bad line, no document at all, a folder that already holds a corpus
-            or that cannot be written. Finished shards stay, a partial one is removed, and there is no manifest.
+            or an unfinished build of something else, or that cannot be written. Finished parts stay.
     """
-    out = Path(out)
-    _check_arguments(out, workers, shard_bytes, overwrite)
-    reading = _Reading(find_sources(paths), field, split_blank_lines, skip_bad_lines)
-    counts = _Counts()
-    with ShardWriter(out, shard_bytes) as writer, batch_encoder(encoding, workers) as encode:
-        for encoded in encode(reading.batches()):
-            writer.write(encoded.data)
-            counts.add(encoded)
-            if progress is not None:
-                progress(reading.progress(counts, writer.num_bytes))
-    if not counts.documents:
-        raise CorpusError(f"{reading.description}: found no document, expected at least one")
-    return _write_manifest(out, encoding, reading, counts, tuple(writer.finished))
-
-
-def _write_manifest(
-    out: Path, encoding: Encoding, reading: "_Reading", counts: "_Counts", shards: tuple[Shard, ...]
-) -> Manifest:
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        encoding=encoding.name,
-        encoding_digest=encoding.digest,
-        encoding_table=encoding.to_dict(),
-        documents=counts.documents,
-        characters=counts.characters,
-        utf8_bytes=counts.utf8_bytes,
-        bytes=sum(shard.bytes for shard in shards),
-        shards=shards,
-        sources=tuple(reading.summaries),
-        bad_lines=tuple(reading.bad_lines),
-    )
-    try:
-        manifest.save(out)
-    except OSError as error:
-        raise CorpusError(f"{out / MANIFEST_FILE}: {error.strerror or error}; finished shards stay in {out}") from error
-    return manifest
-
-
-def _check_arguments(out: Path, workers: int, shard_bytes: int, overwrite: bool) -> None:
     if workers < 0:
         raise CorpusError(f"workers: found {workers}, expected 0 or more")
-    if shard_bytes < 1:
-        raise CorpusError(f"shard_bytes: found {shard_bytes}, expected 1 or more")
+    try:
+        chosen = BuildOptions(**options)
+    except ConfigError as error:
+        raise CorpusError(str(error)) from None
+    out = Path(out)
+    _check_folder(out, chosen, overwrite)
+    plan = Plan(encoding_digest=encoding.digest, options=chosen, sources=tuple(find_sources(paths)))
+    job = Job(out / UNFINISHED, encoding, chosen)
+    team = Team(min(workers, sum(1 for _ in plan.parts())), job, job.folder)
+    with team, _opened(job.folder, plan, overwrite, team):
+        if not (job.folder / FINISHING_FILE).exists():
+            tally = _Tally(plan, progress)
+            repeated = _repeats(team, job, plan, tally) if chosen.deduplicate else None
+            summaries = tally.finished("encoding", team.run(build_part, _tasks(plan, repeated)), PartSummary)
+            _check_documents(job, plan, summaries)
+        return finish(job, plan, out)
+
+
+def _repeats(team: Team, job: Job, plan: Plan, tally: "_Tally") -> list[NDArray[np.uint8]]:
+    found = tally.finished("comparing", team.run(digest_part, plan.parts()), DigestSummary)
+    return find_repeats([(job.folder / summary.file.file, summary.documents) for summary in found])
+
+
+def _tasks(plan: Plan, repeated: Sequence[NDArray[np.uint8]] | None) -> Iterator[tuple[Part, NDArray[np.uint8] | None]]:
+    for part in plan.parts():
+        yield part, None if repeated is None else repeated[part.index]
+
+
+def _check_folder(out: Path, options: BuildOptions, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise CorpusError(f"{out}: found a file, expected a folder")
-    found = corpus_files(out)
-    if found and not overwrite:
-        raise CorpusError(f"{out}: found {found[0].name} of an earlier build, expected a folder without one")
+    if overwrite or (out / UNFINISHED / FINISHING_FILE).exists():
+        return
+    for folder in (out, *target_folders(out, options)):
+        if found := corpus_files(folder):
+            raise CorpusError(f"{folder}: found {found[0].name} of an earlier build, expected a folder without one")
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, plan: Plan, overwrite: bool, team: Team) -> Iterator[None]:
+    """The folder of the unfinished build, for this process and its team alone. Only finished parts stay in it, and it
+    goes where there is none.
+    """
+    made = not folder.parent.exists()
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = BuildLock(folder, alone=True)
+    try:
+        _take_over(folder, plan, overwrite)
+        yield
+    except BaseException:
+        team.stop()
+        raise
+    finally:
+        remove_unfinished(folder)
+        lock.release()
+        if not any(folder.glob("part-*.json")):
+            remove_files(folder, "*")
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                if made:
+                    folder.parent.rmdir()
+
+
+def _take_over(folder: Path, plan: Plan, overwrite: bool) -> None:
+    """Go on with the unfinished build that the folder holds, or begin one."""
+    if any(folder.glob("part-*.json")):
+        try:
+            Plan.load(folder).check_same(plan, folder.parent)
+        except CorpusError:
+            if not overwrite:
+                raise
+        else:
+            return
+    with told(folder / PLAN_FILE):
+        for path in folder.glob("*"):
+            if path.name != "lock":
+                path.unlink()
+        plan.save(folder)
+
+
+def _check_documents(job: Job, plan: Plan, summaries: Sequence[PartSummary]) -> None:
+    """Refuse a corpus without a document; its parts need not be kept."""
+    for index, side in enumerate(plan.options.sides):
+        found = [summary.sides[index] for summary in summaries]
+        if any(summary.documents for summary in found):
+            continue
+        others = f" and {len(plan.sources) - 1} more files" if len(plan.sources) > 1 else ""
+        bad = sum(source.bad_lines for summary in found for source in summary.sources)
+        skipped = f" ({bad} bad lines were skipped)" if bad else ""
+        remove_files(job.folder, "part-*")
+        whose = "" if side == "all" else f" for the corpus {side!r}"
+        raise CorpusError(f"{plan.sources[0]}{others}{skipped}: found no document{whose}, expected at least one")
 
 
 @final
-@dataclass(slots=True)
-class _Counts:
-    documents: int = 0
-    characters: int = 0
-    utf8_bytes: int = 0
+class _Tally:
+    """Adds up what the parts report."""
 
-    def add(self, encoded: EncodedBatch) -> None:
-        self.documents += encoded.documents
-        self.characters += encoded.characters
-        self.utf8_bytes += encoded.utf8_bytes
+    def __init__(self, plan: Plan, progress: Callable[[BuildProgress], None] | None) -> None:
+        self._parts = list(plan.parts())
+        self._total_bytes = sum(part.num_bytes for part in self._parts)
+        self._progress = progress
 
+    def finished(
+        self,
+        stage: Literal["comparing", "encoding"],
+        messages: Generator[PartProgress | PartDone, None, None],
+        kind: type[_SummaryT],
+    ) -> list[_SummaryT]:
+        """The summaries of all parts, in their order, when all are done."""
+        summaries: dict[int, _SummaryT] = {}
+        latest: dict[int, PartProgress] = {}
+        total = dict.fromkeys(("source_bytes", "documents", "characters", "bytes", "bad_lines"), 0)
+        kept = 0
+        with contextlib.closing(messages):  # at once: what is removed on failure must not go later
+            for message in messages:
+                if isinstance(message, PartDone):
+                    assert isinstance(message.summary, kind)
+                    summaries[message.part] = message.summary
+                    kept += message.kept
+                    if message.altered:
+                        log.warning("%s; the part is built again", message.altered)
+                    if not message.kept:
+                        continue
+                    message = self._of_kept(message)
+                before = latest.get(message.part)
+                for name in total:
+                    total[name] += getattr(message, name) - (getattr(before, name) if before else 0)
+                latest[message.part] = message
+                if self._progress is not None:
+                    state = BuildProgress(
+                        message.source, total_source_bytes=self._total_bytes, stage=stage, kept_parts=kept, **total
+                    )
+                    self._progress(state)
+        return [summaries[index] for index in range(len(self._parts))]
 
-@final
-class _Reading:
-    """Reads the sources one after another into batches and keeps account of them."""
-
-    def __init__(self, paths: Sequence[Path], field: str, split_blank_lines: bool, skip_bad_lines: bool) -> None:
-        on_bad_line = self._count_bad_line if skip_bad_lines else refuse_bad_line
-        self._sources = [
-            Source(path, field=field, split_blank_lines=split_blank_lines, on_bad_line=on_bad_line) for path in paths
-        ]
-        self._current = self._sources[0]
-        self._total_bytes = sum(source.num_bytes for source in self._sources)
-        self._bytes_before = 0
-        self.summaries: list[SourceSummary] = []
-        self.bad_lines: list[BadLine] = []
-        self.num_bad = 0
-
-    def _count_bad_line(self, bad: BadLine) -> None:
-        self.num_bad += 1
-        if len(self.bad_lines) < MAX_LISTED_BAD_LINES:
-            self.bad_lines.append(bad)
-
-    @property
-    def description(self) -> str:
-        """The sources and what was skipped, for a message."""
-        others = f" and {len(self._sources) - 1} more files" if len(self._sources) > 1 else ""
-        skipped = f" ({self.num_bad} bad lines were skipped)" if self.num_bad else ""
-        return f"{self._sources[0].path}{others}{skipped}"
-
-    def batches(self) -> Iterator[Batch]:
-        """All text in order, about ``_BATCH_CHARACTERS`` characters at a time."""
-        texts: list[str] = []
-        marks: list[int] = []
-        size, inside = 0, False
-        for piece in self._pieces():
-            # documents without a character count as well, or a batch of them would never be full
-            if size + len(marks) >= _BATCH_CHARACTERS:
-                yield Batch("".join(texts), marks, inside)
-                inside = not piece.begins
-                texts, marks, size = [], [], 0
-            if piece.begins:
-                marks.append(size)
-            texts.append(piece.text)
-            size += len(piece.text)
-            if piece.ends:
-                marks.append(size)
-        if texts:
-            yield Batch("".join(texts), marks, inside)
-
-    def _pieces(self) -> Iterator[Piece]:
-        bytes_before = 0
-        for source in self._sources:
-            self._current, self._bytes_before = source, bytes_before
-            documents, bad_before = 0, self.num_bad
-            for piece in source:
-                documents += piece.ends
-                yield from cut_piece(piece, _BATCH_CHARACTERS)
-            summary = SourceSummary(path=str(source.path), documents=documents, bad_lines=self.num_bad - bad_before)
-            self.summaries.append(summary)
-            bytes_before += source.num_bytes
-
-    def progress(self, counts: _Counts, num_bytes: int) -> BuildProgress:
-        return BuildProgress(
-            source=str(self._current.path),
-            source_bytes=self._bytes_before + self._current.position,
-            total_source_bytes=self._total_bytes,
-            documents=counts.documents,
-            characters=counts.characters,
-            bytes=num_bytes,
-            bad_lines=self.num_bad,
+    def _of_kept(self, done: PartDone) -> PartProgress:
+        part, summary = self._parts[done.part], done.summary
+        sides = summary.sides if isinstance(summary, PartSummary) else ()
+        return PartProgress(
+            part=part.index,
+            source=part.sources[-1].name,
+            source_bytes=part.num_bytes,
+            documents=sum(side.documents for side in sides),
+            characters=sum(side.characters for side in sides),
+            bytes=sum(shard.bytes for side in sides for shard in side.shards),
+            bad_lines=sum(source.bad_lines for side in sides for source in side.sources),
         )

@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, cast, final
+from typing import cast, final
 
 import zstandard
 
@@ -49,7 +49,7 @@ def open_stream(raw: io.BufferedReader, compression: str) -> Iterator[io.Buffere
 
 
 @contextmanager
-def open_seekable(raw: io.BufferedReader, compression: str) -> Iterator[IO[bytes]]:
+def open_seekable(raw: io.BufferedReader, compression: str) -> Iterator[io.BufferedIOBase]:
     """Like :func:`open_stream`, for formats that are not read forwards: decompressed to a temporary file on disk."""
     if not compression:
         yield raw
@@ -58,7 +58,7 @@ def open_seekable(raw: io.BufferedReader, compression: str) -> Iterator[IO[bytes
         with open_stream(raw, compression) as stream:
             shutil.copyfileobj(stream, whole, _BUFFER_BYTES)
         whole.seek(0)
-        yield whole
+        yield cast(io.BufferedIOBase, whole)
 
 
 @final

@@ -1,7 +1,5 @@
-"""A finished corpus, memory-mapped."""
+"""A finished corpus, read in parts."""
 
-import functools
-import hashlib
 from pathlib import Path
 from typing import final
 
@@ -9,19 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.corpus.manifest import MANIFEST_FILE, Manifest
+from bytelm.corpus.shards import OpenFiles, check_shards, check_size
 from bytelm.encoding import Encoding, encoding_from_dict
 from bytelm.errors import CorpusError, EncodingError
 
-_HASH_BLOCK_BYTES = 1 << 22
-_MAX_MAPS = 256
+_MAX_OPEN = 256  # of about a thousand files that a process may have
 
 
 @final
 class Corpus:
     """The stored stream of a corpus folder as one long ``uint8`` array that is read in parts.
 
-    Made by :meth:`open`. Shards are mapped into memory, not read, and mapped again by a process that receives a
-    pickled corpus.
+    Made by :meth:`open`. What is asked for is read, nothing is kept: memory does not grow with the corpus. A process
+    that receives a pickled corpus opens the shards itself.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, encoding: Encoding) -> None:
@@ -31,25 +29,11 @@ class Corpus:
         self._find_shards()
 
     def _find_shards(self) -> None:
-        """Check the sizes of the shards, and forget every map."""
+        """Check the sizes of the shards, and open none."""
         for shard in self.manifest.shards:
-            path = self.folder / shard.file
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                raise CorpusError(f"{path}: {error.strerror}, expected a shard of {shard.bytes} bytes") from None
-            if size != shard.bytes:
-                raise CorpusError(f"{path}: found {size} bytes, expected {shard.bytes}")
+            check_size(self.folder / shard.file, shard)
         self._ends = np.cumsum([shard.bytes for shard in self.manifest.shards], dtype=np.int64)
-        # a map holds a file descriptor, of which a process may have a thousand
-        self._map = functools.lru_cache(maxsize=_MAX_MAPS)(self._open_map)
-
-    def _open_map(self, index: int) -> NDArray[np.uint8]:
-        path = self.folder / self.manifest.shards[index].file
-        try:
-            return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
-        except OSError as error:
-            raise CorpusError(f"{path}: {error.strerror or error}") from None
+        self._files = OpenFiles(_MAX_OPEN)
 
     @classmethod
     def open(cls, folder: str | Path, encoding: Encoding | None = None, *, verify: bool = True) -> "Corpus":
@@ -86,17 +70,7 @@ class Corpus:
         Raises:
             CorpusError: a shard was altered; names it, with the digest found and the digest expected.
         """
-        for shard in self.manifest.shards:
-            path = self.folder / shard.file
-            digest = hashlib.sha256()
-            try:
-                with path.open("rb") as file:
-                    while block := file.read(_HASH_BLOCK_BYTES):
-                        digest.update(block)
-            except OSError as error:
-                raise CorpusError(f"{path}: {error.strerror or error}") from None
-            if digest.hexdigest() != shard.sha256:
-                raise CorpusError(f"{path}: altered: found SHA-256 {digest.hexdigest()}, expected {shard.sha256}")
+        check_shards([(self.folder / shard.file, shard) for shard in self.manifest.shards])
 
     @property
     def num_bytes(self) -> int:
@@ -115,10 +89,10 @@ class Corpus:
         index = int(np.searchsorted(self._ends, start, side="right"))
         filled = 0
         while filled < len(out):
-            shard = self._map(index)
-            begin = start + filled - (int(self._ends[index]) - len(shard))
-            part = shard[begin : begin + len(out) - filled]
-            out[filled : filled + len(part)] = part
+            shard = self.manifest.shards[index]
+            begin = start + filled - (int(self._ends[index]) - shard.bytes)
+            part = out[filled : filled + shard.bytes - begin]
+            self._files.read_into(self.folder / shard.file, begin, part.data)
             filled += len(part)
             index += 1
         return out

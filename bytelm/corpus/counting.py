@@ -9,9 +9,10 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.corpus.files import find_sources
 from bytelm.corpus.groups import GroupSource, group_labels
 from bytelm.corpus.pool import ignore_interrupts, in_order, worker_pool
-from bytelm.corpus.readers import OnBadLine, Piece, Source, cut_piece, find_sources, refuse_bad_line
+from bytelm.corpus.readers import OnBadLine, Piece, Source, cut_piece, refuse_bad_line
 from bytelm.encoding import PairCounts, balance, balance_pairs
 from bytelm.encoding.convert import NUM_CODE_POINTS, code_points_of
 from bytelm.errors import CorpusError
@@ -265,7 +266,7 @@ class _Reading:
             self._current, self._before = file, before
             for piece in file if source.side == "all" else _on_side(source, file):
                 _, *label = piece.labels
-                yield source.group_of(file.path, label[0] if label else None), piece
+                yield source.group_of(file.file, label[0] if label else None), piece
             before += file.num_bytes
 
 

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, final
 
-from bytelm.corpus.readers import Document, OnBadLine, find_sources, iter_documents, refuse_bad_line
+from bytelm.corpus.files import SourceFile, find_sources
+from bytelm.corpus.readers import Document, OnBadLine, iter_documents, refuse_bad_line
 from bytelm.errors import CorpusError
 
 TEST_SHARE = 10
@@ -19,13 +20,13 @@ _ID_FIELD = "id"
 @final
 @dataclass(frozen=True, slots=True)
 class GroupSource:
-    """A file or folder, the group that its documents belong to, and the side of the split that is read.
+    """A file, folder or URL, the group that its documents belong to, and the side of the split that is read.
 
     With ``name`` None the group of a document is the value of the field that groups, or else the file's name up to its
     first dot.
     """
 
-    path: Path
+    path: str | Path
     name: str | None = None
     side: Side = "all"
 
@@ -39,7 +40,7 @@ class GroupSource:
             CorpusError: no path in ``text``.
         """
         name, equals, rest = text.partition("=")
-        if not equals or "/" in name:
+        if not equals or "/" in name or ":" in name:
             name, rest = "", text
         path, at, side = rest.rpartition("@")
         if at and side in ("train", "test"):
@@ -48,11 +49,11 @@ class GroupSource:
             side = "all"
         if not rest:
             raise CorpusError(f"{text!r}: found no path, expected [NAME=]PATH[@train|@test]")
-        return cls(Path(rest), name or None, side)  # type: ignore[arg-type]
+        return cls(rest if "://" in rest else Path(rest), name or None, side)  # type: ignore[arg-type]
 
-    def group_of(self, path: Path, label: str | None) -> str:
-        """The group of a document of the file ``path`` whose grouping field has the value ``label``."""
-        return self.name or label or path.name.split(".")[0]
+    def group_of(self, file: SourceFile, label: str | None) -> str:
+        """The group of a document of ``file`` whose grouping field has the value ``label``."""
+        return self.name or label or PurePath(file.name).name.split(".")[0]
 
     def takes(self, key: str) -> bool:
         """Whether a document with this id (without one: with this text) is on the side that is read."""
@@ -84,11 +85,11 @@ def iter_groups(
     """
     labels = group_labels(by)
     for source in sources:
-        for path in find_sources(source.path):
-            for document in iter_documents(path, field=field, on_bad_line=on_bad_line, labels=labels):
+        for file in find_sources(source.path):
+            for document in iter_documents(file, field=field, on_bad_line=on_bad_line, labels=labels):
                 key, *group = document.labels
                 if source.takes(key or document.text):
-                    yield source.group_of(path, group[0] if group else None), document
+                    yield source.group_of(file, group[0] if group else None), document
 
 
 def group_labels(by: str | None) -> tuple[str, ...]:

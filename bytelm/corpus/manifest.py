@@ -8,10 +8,28 @@ from pathlib import Path
 from typing import Any, final
 
 from bytelm.config import Config
+from bytelm.corpus.options import BuildOptions, Side
 from bytelm.errors import ConfigError, CorpusError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+
+
+def save_json(path: Path, tree: Config) -> None:
+    """Write a tree as a JSON file, whole or not at all, and wait until it is on disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(tree.to_dict(), file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @final
@@ -43,11 +61,19 @@ class Shard(Config):
 @final
 @dataclass(frozen=True, kw_only=True)
 class SourceSummary(Config):
-    """One input file: its path as it was given, the documents taken from it and the number of bad lines skipped."""
+    """One input file: its path as it was given, the documents taken from it and the number of bad lines skipped.
+
+    ``too_short`` and ``too_long`` documents were left out by their length, ``duplicates`` because an equal document
+    had come before. Where a build writes two corpora, a document that was left out counts in that to which it would
+    have gone, and bad lines in the one for training.
+    """
 
     path: str
     documents: int
     bad_lines: int
+    too_short: int = 0
+    too_long: int = 0
+    duplicates: int = 0
 
 
 @final
@@ -57,7 +83,8 @@ class Manifest(Config):
 
     ``characters`` are Unicode scalar values and ``utf8_bytes`` their UTF-8 size, of the documents alone; ``bytes`` is
     the stored stream with the BOS patch and the EOS of every document. ``bad_lines`` lists the skipped lines, the
-    first ones only where there are very many: :attr:`num_bad_lines` counts all.
+    first ones only where there are very many: :attr:`num_bad_lines` counts all. ``side`` says whether it is all that
+    was built, or one of two corpora; ``options`` are None in a manifest of a time when they were not recorded.
     """
 
     format_version: int
@@ -71,6 +98,8 @@ class Manifest(Config):
     shards: tuple[Shard, ...]
     sources: tuple[SourceSummary, ...]
     bad_lines: tuple[BadLine, ...] = ()
+    side: Side = "all"
+    options: BuildOptions | None = None
 
     def validate(self) -> None:
         """Check that the counts agree with each other."""
@@ -83,6 +112,14 @@ class Manifest(Config):
         """How many lines were skipped in all."""
         return sum(source.bad_lines for source in self.sources)
 
+    def left_out(self) -> dict[str, int]:
+        """How many documents were left out, by reason."""
+        return {
+            "too_short": sum(source.too_short for source in self.sources),
+            "too_long": sum(source.too_long for source in self.sources),
+            "duplicates": sum(source.duplicates for source in self.sources),
+        }
+
     @property
     def bytes_per_character(self) -> float:
         """Stored bytes per character, BOS patches and EOS included; infinite for documents without a character."""
@@ -94,15 +131,7 @@ class Manifest(Config):
         Raises:
             OSError: it cannot be written.
         """
-        partial = folder / f"{MANIFEST_FILE}.partial"
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(folder / MANIFEST_FILE)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_json(folder / MANIFEST_FILE, self)
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

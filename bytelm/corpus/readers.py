@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, final
+from typing import final
 
-from bytelm.corpus.compression import COMPRESSIONS, DAMAGE, open_seekable, open_stream
+from bytelm.corpus.compression import open_seekable, open_stream
+from bytelm.corpus.files import DATASET, SourceFile, explained, find_source
 from bytelm.corpus.manifest import BadLine
 from bytelm.errors import CorpusError
-
-FORMATS = (".jsonl", ".txt", ".parquet")
-"""File name endings of the formats that are read, each alone or followed by one of ``COMPRESSIONS``."""
 
 MAX_LINE_BYTES = 1 << 28
 """A longer line of a ``.jsonl`` file is a bad line: it would have to be held in memory to be parsed."""
@@ -78,31 +76,8 @@ def refuse_bad_line(bad: BadLine) -> None:
     raise CorpusError(f"{bad.file}:{bad.line}: {bad.reason}")
 
 
-def find_sources(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files to read: files as given, and of each folder all files of a known ending at any depth, sorted by path.
-
-    Raises:
-        CorpusError: no path, one that does not exist, a file with an unknown ending, a folder without a file to read.
-    """
-    if isinstance(paths, str | Path):
-        paths = [paths]
-    if not paths:
-        raise CorpusError("found no path to read from, expected files or folders")
-    sources: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if _endings(p) is not None and p.is_file())
-            if not found:
-                raise CorpusError(f"{path}: found no file to read in this folder, expected {_EXPECTED_ENDINGS}")
-            sources += found
-        else:
-            _check_file(path)
-            sources.append(path)
-    return sources
-
-
 def iter_documents(
-    path: str | Path,
+    path: str | Path | SourceFile,
     *,
     field: str = "text",
     split_blank_lines: bool = False,
@@ -117,7 +92,8 @@ def iter_documents(
     line end. A byte order mark is dropped.
 
     Args:
-        path: a file that ends in .jsonl, .txt or .parquet, perhaps followed by .gz, .xz or .zst.
+        path: a file that ends in .jsonl, .txt or .parquet, perhaps followed by .gz, .xz or .zst; also a URL of one, or
+            a shard of a data set, as :func:`~bytelm.corpus.files.find_sources` lists them.
         field: name of the JSON field or Parquet column that holds the text.
         split_blank_lines: whether blank lines separate the documents of a plain text file.
         on_bad_line: called for each line or row that is not UTF-8, not JSON, without the text, or whose text has
@@ -128,9 +104,8 @@ def iter_documents(
     """
     parts: list[str] = []
     line = 1
-    for piece in Source(
-        Path(path), field=field, split_blank_lines=split_blank_lines, on_bad_line=on_bad_line, labels=labels
-    ):
+    file = path if isinstance(path, SourceFile) else find_source(path)
+    for piece in Source(file, field=field, split_blank_lines=split_blank_lines, on_bad_line=on_bad_line, labels=labels):
         line = piece.line if piece.begins else line
         parts.append(piece.text)
         if piece.ends:
@@ -147,16 +122,15 @@ class Source:
 
     def __init__(
         self,
-        path: Path,
+        file: SourceFile,
         *,
         field: str,
         split_blank_lines: bool,
         on_bad_line: OnBadLine,
         labels: Sequence[str] = (),
     ) -> None:
-        self._kind, self._compression = _check_file(path)
-        self.path = path
-        self.num_bytes = path.stat().st_size
+        self.file = file
+        self.num_bytes = file.num_bytes
         self._tell: Callable[[], int] = partial(int, 0)
         self._field = field
         self._split_blank_lines = split_blank_lines
@@ -165,18 +139,8 @@ class Source:
 
     def __iter__(self) -> Iterator[Piece]:
         try:
-            with self.path.open("rb") as raw:
-                if self._kind == ".parquet":
-                    with open_seekable(raw, self._compression) as file:
-                        yield from self._parquet(file)
-                else:
-                    self._tell = raw.tell
-                    with open_stream(raw, self._compression) as stream:
-                        yield from self._jsonl(stream) if self._kind == ".jsonl" else self._txt(stream)
-        except DAMAGE as error:
-            raise CorpusError(f"{self.path}: found a truncated or altered compressed file ({error})") from None
-        except OSError as error:
-            raise CorpusError(f"{self.path}: {error.strerror or error}") from None
+            with explained(self.file.name):
+                yield from self._dataset() if self.file.name.startswith(DATASET) else self._file()
         finally:
             self._tell = partial(int, self.num_bytes)
 
@@ -190,7 +154,19 @@ class Source:
         return self._tell()
 
     def _bad(self, line: int, reason: object) -> None:
-        self._on_bad_line(BadLine(file=str(self.path), line=line, reason=str(reason)))
+        self._on_bad_line(BadLine(file=self.file.name, line=line, reason=str(reason)))
+
+    def _file(self) -> Iterator[Piece]:
+        assert self.file.endings is not None
+        kind, compression = self.file.endings
+        with self.file.open() as raw:
+            if kind == ".parquet":
+                with open_seekable(raw, compression) as file:
+                    yield from self._parquet(file)
+            else:
+                self._tell = raw.tell
+                with open_stream(raw, compression) as stream:
+                    yield from self._jsonl(stream) if kind == ".jsonl" else self._txt(stream)
 
     def _jsonl(self, stream: io.BufferedIOBase) -> Iterator[Piece]:
         line = 0
@@ -210,13 +186,24 @@ class Source:
                 else:
                     yield Piece(text, line, labels=labels)
 
-    def _parquet(self, file: IO[bytes]) -> Iterator[Piece]:
+    def _parquet(self, file: io.BufferedIOBase) -> Iterator[Piece]:
         from bytelm.corpus.parquet import iter_rows  # pyarrow takes longer to import than all the rest
 
-        for row, (value, part_read) in enumerate(iter_rows(file, self.path, self._field), 1):
+        for row, (value, part_read) in enumerate(iter_rows(file, self.file, self._field), 1):
             self._tell = partial(int, self.num_bytes * part_read)
             try:
                 text = _row_text(value, self._field)
+            except _BadTextError as error:
+                self._bad(row, f"{error} (counted in rows, not lines)")
+            else:
+                yield Piece(text, row, labels=self._no_labels)
+
+    def _dataset(self) -> Iterator[Piece]:
+        from bytelm.corpus.hub_datasets import iter_rows  # what it needs is an extra
+
+        for row, value in enumerate(iter_rows(self.file.name, self._field), 1):
+            try:
+                text = _checked_text(value, self._field, "expected a string", surrogates=True)
             except _BadTextError as error:
                 self._bad(row, f"{error} (counted in rows, not lines)")
             else:
@@ -253,28 +240,6 @@ class Source:
                 yield text, line
 
 
-_EXPECTED_ENDINGS = f"{', '.join(FORMATS)}, each alone or followed by {', '.join(COMPRESSIONS)}"
-
-
-def _endings(path: Path) -> tuple[str, str] | None:
-    """The format and the compression that a file name ends in, or None."""
-    *_, before, last = "", "", *(suffix.lower() for suffix in path.suffixes)
-    if last in FORMATS:
-        return last, ""
-    return (before, last) if last in COMPRESSIONS and before in FORMATS else None
-
-
-def _check_file(path: Path) -> tuple[str, str]:
-    if not path.exists():
-        raise CorpusError(f"{path}: no such file or folder")
-    if not path.is_file():
-        raise CorpusError(f"{path}: not a file")
-    endings = _endings(path)
-    if endings is None:
-        raise CorpusError(f"{path}: found the ending {''.join(path.suffixes[-2:])!r}, expected {_EXPECTED_ENDINGS}")
-    return endings
-
-
 class _BadTextError(Exception):
     """A line or row without a usable text; the message says what was found and what was expected."""
 
@@ -300,16 +265,21 @@ def _parse_json(data: bytes, field: str, labels: Sequence[str]) -> tuple[str, tu
     if field not in record:
         names = ", ".join(map(repr, list(record)[:8])) or "no field"
         raise _BadTextError(f"found {names}, {expected}")
-    text = record[field]
-    if not isinstance(text, str):
-        raise _BadTextError(f"found {_json_kind(text)} as {field!r}, {expected}")
-    if b"\\u" in data:  # UTF-8 holds no surrogates: only an escape can have made one
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            found = f"U+{ord(text[error.start]):04X} at character {error.start} of {field!r}"
-            raise _BadTextError(f"found the lone surrogate {found}, expected Unicode scalar values") from None
+    # UTF-8 holds no surrogates: only an escape can have made one
+    text = _checked_text(record[field], field, expected, surrogates=b"\\u" in data)
     return text, tuple(None if record.get(name) is None else str(record[name]) for name in labels)
+
+
+def _checked_text(value: object, field: str, expected: str, *, surrogates: bool) -> str:
+    if not isinstance(value, str):
+        raise _BadTextError(f"found {_json_kind(value)} as {field!r}, {expected}")
+    if surrogates:
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = f"U+{ord(value[error.start]):04X} at character {error.start} of {field!r}"
+            raise _BadTextError(f"found the lone surrogate {found}, expected Unicode scalar values") from None
+    return value
 
 
 def _json_kind(value: object) -> str:

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, final
@@ -11,29 +13,132 @@ from bytelm.corpus.manifest import MANIFEST_FILE, Shard
 from bytelm.errors import CorpusError
 
 _PARTIAL = ".partial"
+_HASH_BLOCK_BYTES = 1 << 22
+_MOST_READERS = 8
 
 
 def corpus_files(folder: Path) -> list[Path]:
-    """The manifest and the shards, finished or not, that a folder holds; the manifest first."""
-    shards = [*folder.glob("shard-[0-9]*.bin"), *folder.glob(f"shard-[0-9]*.bin{_PARTIAL}")]
-    return [path for path in (folder / MANIFEST_FILE, *sorted(shards)) if path.is_file()]
+    """The manifest and the shards that a folder holds; the manifest first."""
+    return [path for path in (folder / MANIFEST_FILE, *sorted(folder.glob("shard-[0-9]*.bin"))) if path.is_file()]
+
+
+def check_shard(path: Path, shard: Shard) -> None:
+    """Compare a file with what is known of it.
+
+    Raises:
+        CorpusError: it is missing, of another size or altered; names it, what was found and what was expected.
+    """
+    check_size(path, shard)
+    try:
+        found = describe_file(path).sha256
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror or error}") from None
+    if found != shard.sha256:
+        raise CorpusError(f"{path}: altered: found SHA-256 {found}, expected {shard.sha256}")
+
+
+def describe_file(path: Path) -> Shard:
+    """The size and the SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return Shard(file=path.name, bytes=size, sha256=digest.hexdigest())
+
+
+def check_size(path: Path, shard: Shard) -> None:
+    """Compare the size of a file with what is known of it.
+
+    Raises:
+        CorpusError: it is missing or of another size.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror}, expected a shard of {shard.bytes} bytes") from None
+    if size != shard.bytes:
+        raise CorpusError(f"{path}: found {size} bytes, expected {shard.bytes}")
+
+
+def check_shards(files: Sequence[tuple[Path, Shard]]) -> None:
+    """Compare many files with what is known of them, on all processors.
+
+    Raises:
+        CorpusError: as :func:`check_shard`, of the first that is wrong.
+    """
+    with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
+        waiting = [pool.submit(check_shard, path, shard) for path, shard in files]
+        try:
+            for result in waiting:
+                result.result()
+        except CorpusError:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@final
+class OpenFiles:
+    """Files that are read at any place, the last used of them kept open.
+
+    Processes that are forked may read through the same one.
+
+    Args:
+        most: files open at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[Path, io.FileIO] = {}
+
+    def read_into(self, path: Path, offset: int, target: memoryview) -> None:
+        """Fill ``target`` with the bytes from ``offset`` on.
+
+        Raises:
+            CorpusError: the file cannot be read, or is shorter.
+        """
+        try:
+            file = self._open.pop(path, None) or path.open("rb", buffering=0)
+            self._open[path] = file
+            if len(self._open) > self._most:
+                self._open.pop(next(iter(self._open))).close()
+            while target:
+                count = _read_at(file, offset, target)
+                if not count:
+                    raise CorpusError(f"{path}: found the end at byte {offset}, expected {len(target)} bytes more")
+                offset, target = offset + count, target[count:]
+        except OSError as error:
+            raise CorpusError(f"{path}: {error.strerror or error}") from None
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            file.close()
+
+
+def _read_at(file: io.FileIO, offset: int, target: memoryview) -> int:
+    if hasattr(os, "preadv"):  # it leaves alone the position, which forked processes share
+        return os.preadv(file.fileno(), [target], offset)
+    file.seek(offset)
+    return file.readinto(target) or 0
 
 
 @final
 class ShardWriter:
-    """Writes a byte stream as ``shard-00000.bin``, ``shard-00001.bin``, … of ``shard_bytes`` each, the last shorter.
+    """Writes a byte stream as ``PREFIX00000.bin``, ``PREFIX00001.bin``, … of ``shard_bytes`` each, the last shorter.
 
     A shard carries a temporary name until it is whole and on disk. As a context manager it finishes the last shard on
-    leaving, or removes the partial one when an exception passes; finished shards stay. The folder is made, and files
-    of an earlier corpus in it are removed, when the first byte is written and not before.
+    leaving, or removes the partial one when an exception passes.
 
     Raises:
-        CorpusError: on writing, when the system refuses (such as: disk full); names the shard and what stays.
+        CorpusError: on writing, when the system refuses (such as: disk full); names the shard.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int) -> None:
-        self.folder = folder
-        self.shard_bytes = shard_bytes
+    def __init__(self, folder: Path, prefix: str, shard_bytes: int) -> None:
+        self.folder, self.prefix, self.shard_bytes = folder, prefix, shard_bytes
         self.finished: list[Shard] = []
         self._file: io.FileIO | None = None
         self._size = 0
@@ -46,7 +151,7 @@ class ShardWriter:
 
     @property
     def _path(self) -> Path:
-        return self.folder / f"shard-{len(self.finished):05d}.bin"
+        return self.folder / f"{self.prefix}{len(self.finished):05d}.bin"
 
     @property
     def _partial(self) -> Path:
@@ -75,10 +180,6 @@ class ShardWriter:
 
     def _begin(self) -> None:
         try:
-            if not self.finished:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                for old in corpus_files(self.folder):
-                    old.unlink()
             self._file = self._partial.open("wb", buffering=0)
         except OSError as error:
             self._fail(error)
@@ -119,5 +220,5 @@ class ShardWriter:
         self._discard()
         raise CorpusError(
             f"{path}: {error.strerror or error} after {size} bytes of this shard, which was removed; "
-            f"{len(self.finished)} finished shards stay in {self.folder}"
+            f"finished parts stay in {self.folder}, and the same command goes on with them"
         ) from error

@@ -1,4 +1,4 @@
-"""Weights in eight bits, quantised by torchao where it is installed."""
+"""Weights in eight bits: matrices, quantised by torchao where it is installed, and the rows of n-gram tables."""
 
 import copy
 import importlib
@@ -10,6 +10,7 @@ from bytelm.errors import ConfigError
 from bytelm.heads import LMHead
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import LMHeadConfig
+from bytelm.nn.ngram import Int8Rows, NgramTables
 
 
 def quantise_int8(model: ByteLM) -> None:
@@ -35,6 +36,22 @@ def quantise_int8(model: ByteLM) -> None:
         torchao.Int8WeightOnlyConfig(set_inductor_config=False),
         filter_fn=lambda module, _: isinstance(module, nn.Linear) and module is not kept,
     )
+
+
+def quantise_tables(model: ByteLM) -> None:
+    """Round the rows of n-gram tables to int8, in place, one table after the other; each row has one scale.
+
+    A row of width D takes D + 4 bytes then (:class:`~bytelm.nn.ngram.Int8Rows`).
+
+    Raises:
+        ConfigError: the model has no tables.
+    """
+    found = [module for module in model.modules() if isinstance(module, NgramTables)]
+    if not found:
+        raise ConfigError("int8_tables: found a model without n-gram tables, expected one that has some")
+    for tables in found:
+        if isinstance(tables.table, nn.Embedding):
+            tables.table = Int8Rows(tables.table.weight)
 
 
 def int8_copy(model: ByteLM) -> ByteLM:

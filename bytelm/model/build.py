@@ -23,13 +23,14 @@ from bytelm.model.config import (
     IndependentHeadsConfig,
     LMHeadConfig,
     MergerConfig,
+    MLPMergerConfig,
     ModelConfig,
     TokenEmbeddingConfig,
 )
 from bytelm.nn.attention import Attention
 from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.feedforward import GeluMLP, SwiGLU
-from bytelm.nn.merger import ConcatMerger, TokenEmbedding
+from bytelm.nn.merger import ConcatMerger, MLPMerger, TokenEmbedding
 from bytelm.nn.ngram import NgramTables
 from bytelm.nn.norm import RMSNorm
 from bytelm.nn.position import Alibi, Rotary, Unplaced
@@ -188,15 +189,20 @@ def _tables(config: NgramConfig | None, width: int) -> NgramTables | None:
     return None if config is None else NgramTables(config.orders, config.rows, width)
 
 
-def _concat_merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
+def _byte_merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
+    sizes = config.vocab_size, config.patch, merger.byte_width, config.width
     tables = _tables(merger.tables, config.width)
-    return ConcatMerger(config.vocab_size, config.patch, merger.byte_width, config.width, tables)
+    match merger:
+        case MLPMergerConfig(inner=inner):
+            return MLPMerger(*sizes, tables, inner)
+        case _:
+            return ConcatMerger(*sizes, tables)
 
 
 def _merger(config: ModelConfig, merger: MergerConfig | TokenEmbeddingConfig) -> ConcatMerger | TokenEmbedding:
     match merger:
         case MergerConfig():
-            return _concat_merger(config, merger)
+            return _byte_merger(config, merger)
         case TokenEmbeddingConfig():
             num_positions = config.context if config.position.kind == "learned" else 0
             return TokenEmbedding(merger.num_rows, config.width, merger.scale, num_positions)
@@ -234,7 +240,7 @@ def _next_patch(config: ModelConfig) -> NextPatch | None:
         case next_patch:
             return NextPatch(
                 config.width,
-                _concat_merger(config, next_patch.merger),
+                _byte_merger(config, next_patch.merger),
                 _feedforward(next_patch.feedforward, config.width),
                 state_norm=_norm(config),
                 bytes_norm=_norm(config),

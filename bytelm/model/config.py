@@ -41,10 +41,37 @@ class MergerConfig(Config):
         """Check ``byte_width``."""
         self.require(self.byte_width > 0, "byte_width", "a number > 0")
 
+    def num_products(self, patch: int, width: int) -> int:
+        """Weights of matrices, each of which is multiplied once at every position."""
+        return patch * self.byte_width * width
+
     def num_parameters(self, vocab_size: int, patch: int, width: int) -> int:
-        """Parameters of embedding, projection and tables."""
-        plain = vocab_size * self.byte_width + patch * self.byte_width * width
+        """Parameters of embedding, matrices and tables."""
+        plain = vocab_size * self.byte_width + self.num_products(patch, width)
         return plain + (self.tables.num_parameters(width) if self.tables else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPMergerConfig(MergerConfig):
+    """``concat`` and, added to it, a layer that sees the bytes of a window together before they become one vector.
+
+    Attributes:
+        kind: ``mlp``: concatenate, project, and add ``down(silu(up(x)))``.
+        inner: width between ``up`` and ``down``.
+    """
+
+    usual: ClassVar[bool] = False
+    kind: Literal["mlp"] = "mlp"  # type: ignore[assignment] # one of the two, told apart by it
+    inner: int
+
+    def validate(self) -> None:
+        """Check the widths."""
+        super().validate()
+        self.require(self.inner > 0, "inner", "a number > 0")
+
+    def num_products(self, patch: int, width: int) -> int:
+        """Weights of matrices, each of which is multiplied once at every position."""
+        return super().num_products(patch, width) + self.inner * (patch * self.byte_width + width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +261,7 @@ class ModelConfig(Config):
     num_blocks: int
     attention: AttentionConfig
     feedforward: FeedForwardConfig
-    merger: MergerConfig | TokenEmbeddingConfig
+    merger: MergerConfig | MLPMergerConfig | TokenEmbeddingConfig
     heads: HeadsConfig
     position: PositionConfig = field(default_factory=RotaryConfig)
     norm: NormConfig = field(default_factory=NormConfig)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bytelm.nn import native
 from bytelm.nn.document_view import FlexMask
+from bytelm.nn.widened import is_widened, widened_attention
 
 
 def attend(
@@ -36,9 +37,8 @@ def attend(
         scale = 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale
         found: Tensor = torch.ops.bytelm.rows_attention(q_BHTE, k_BGSE, v_BGSE, mask, scale)
         return found
-    return F.scaled_dot_product_attention(
-        q_BHTE, k_BGSE, v_BGSE, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
-    )
+    compute = widened_attention if is_widened(q_BHTE, k_BGSE, v_BGSE) else F.scaled_dot_product_attention
+    return compute(q_BHTE, k_BGSE, v_BGSE, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
 
 
 def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:

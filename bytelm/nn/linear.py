@@ -6,10 +6,13 @@ from jaxtyping import BFloat16, Float, Float32, Int8
 from torch import Tensor, nn
 
 from bytelm.nn import native
+from bytelm.nn.widened import is_widened, widened_linear
 
 
 def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] | None = None) -> Float[Tensor, "*B _"]:
     """``x W^T + bias``: :func:`torch.nn.functional.linear`, or the native core where no gradient is asked for.
+
+    While training in bfloat16 on a CPU that cannot multiply it, as :mod:`bytelm.nn.widened`.
 
     In the native core sums are float32, in an order that is the same for any number of rows, and are rounded once. With
     int8 weights each row is first rounded to 16 bits: 128 inputs at a time to whole 32767ths of their largest.
@@ -20,7 +23,9 @@ def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] |
         bias: one per output.
     """
     found = _matrix(weight) if native.is_for_core(x, weight) else None
-    return F.linear(x, weight, bias) if found is None else _rows_linear(x, *found, bias)
+    if found is not None:
+        return _rows_linear(x, *found, bias)
+    return (widened_linear if is_widened(x, weight) else F.linear)(x, weight, bias)
 
 
 class Linear(nn.Linear):

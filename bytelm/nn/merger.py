@@ -1,5 +1,6 @@
 """From the symbols of a window to one position."""
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -29,8 +30,38 @@ class ConcatMerger(nn.Module):
         self, windows_BP: Int[Tensor, "*B P"], positions: Int[Tensor, "*_ T"] | None = None
     ) -> Float[Tensor, "*B D"]:
         """One vector per window; ``positions`` are not looked at."""
-        x_BD = self.projection(self.embedding(windows_BP).flatten(-2))
+        x_BD = self.merge(self.embedding(windows_BP).flatten(-2))
         return x_BD if self.tables is None else x_BD + self.tables(windows_BP)
+
+    def merge(self, bytes_BF: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
+        """From the concatenated embeddings to one vector."""
+        return self.projection(bytes_BF)
+
+
+class MLPMerger(ConcatMerger):
+    """``projection(x) + down(silu(up(x)))`` of the concatenated embeddings x of a window, and its n-gram rows.
+
+    What a byte says depends on the bytes beside it here; in :class:`ConcatMerger` each adds a vector of its own.
+
+    Args:
+        vocab_size: V.
+        patch: P.
+        byte_width: width of one byte embedding.
+        width: D.
+        tables: n-gram tables read at the last byte of the window, or None.
+        inner: width between ``up`` and ``down``.
+    """
+
+    def __init__(
+        self, vocab_size: int, patch: int, byte_width: int, width: int, tables: NgramTables | None, inner: int
+    ) -> None:
+        super().__init__(vocab_size, patch, byte_width, width, tables)
+        self.up = Linear(patch * byte_width, inner, bias=False)
+        self.down = Linear(inner, width, bias=False)
+
+    def merge(self, bytes_BF: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
+        """From the concatenated embeddings to one vector."""
+        return super().merge(bytes_BF) + self.down(F.silu(self.up(bytes_BF)))
 
 
 class TokenEmbedding(nn.Module):

@@ -10,6 +10,8 @@ from bytelm.nn.embedding import embedding
 
 _MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
 _MASK = 0xFFFFFFFF
+_TINY = torch.finfo(torch.float32).tiny
+_ROWS_AT_ONCE = 1 << 16
 
 
 def ngram_rows(bytes_TN: Int[Tensor, "*T N"], num_rows: int) -> Int[Tensor, "*T"]:
@@ -38,7 +40,7 @@ class NgramTables(nn.Module):
     def __init__(self, orders: Sequence[int], num_rows: int, width: int) -> None:
         super().__init__()
         self.orders, self.num_rows = tuple(orders), num_rows
-        self.table = embedding(len(self.orders) * num_rows, width)
+        self.table: nn.Embedding | Int8Rows = embedding(len(self.orders) * num_rows, width)
 
     def forward(self, bytes_BTN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B D"]:
         """Sum of the rows of the n-grams that end at the last byte of each string of N bytes."""
@@ -47,3 +49,33 @@ class NgramTables(nn.Module):
             for i, n in enumerate(self.orders)
         ]
         return self.table(torch.stack(rows, dim=-1)).sum(dim=-2)
+
+
+class Int8Rows(nn.Module):
+    """The rows of a table in int8, each with a scale of its own: its largest number, in absolute value, becomes 127.
+
+    For inference: there is nothing to train. A row of zeros has the scale 0.
+
+    Args:
+        table_RD: the rows that are rounded.
+    """
+
+    codes_RD: Tensor
+    scales_R: Tensor
+
+    def __init__(self, table_RD: Float[Tensor, "R D"]) -> None:
+        super().__init__()
+        codes_RD = torch.empty_like(table_RD, dtype=torch.int8)
+        scales_R = torch.empty(len(table_RD), dtype=torch.float32, device=table_RD.device)
+        self.dtype = table_RD.dtype
+        for begin in range(0, len(table_RD), _ROWS_AT_ONCE):  # no second table in float32 beside the first
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            some_RD = table_RD[rows].detach().float()
+            scales_R[rows] = some_RD.abs().amax(-1) / 127
+            codes_RD[rows] = (some_RD / scales_R[rows, None].clamp(min=_TINY)).round().to(torch.int8)
+        self.register_buffer("codes_RD", codes_RD)
+        self.register_buffer("scales_R", scales_R)
+
+    def forward(self, rows: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        """Rows by their numbers, in the type that the table had."""
+        return (self.codes_RD[rows] * self.scales_R[rows][..., None]).to(self.dtype)

@@ -1,6 +1,7 @@
 """Training with Lightning: wiring only, no mathematics."""
 
 from bytelm.training.data import CorpusData as CorpusData
+from bytelm.training.data import WeightedCorpus as WeightedCorpus
 from bytelm.training.draft_heads import DraftHeadsModule as DraftHeadsModule
 from bytelm.training.instruct_data import InstructData as InstructData
 from bytelm.training.loss import LossConfig as LossConfig

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bytelm.errors import ConfigError
 from bytelm.training.module import ByteLMModule
+from bytelm.training.sharding import ShardedStrategy
 
 _KEY = "bytelm_averaging"
 _PREFIX = "model."
@@ -38,6 +39,8 @@ class AverageWeights(L.Callback):
         """Make room for the average; refuse what is no byte model."""
         if not isinstance(pl_module, ByteLMModule):
             raise ConfigError("trainer.callbacks: found AverageWeights, expected it with a byte model only")
+        if isinstance(trainer.strategy, ShardedStrategy):
+            raise ConfigError("trainer.callbacks: found AverageWeights with trainer.strategy sharded, expected ddp")
         if stage == "fit":
             self._average = AveragedModel(pl_module.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
             self._average.requires_grad_(False)

@@ -7,9 +7,13 @@ import lightning as L
 
 from bytelm.errors import ConfigError
 from bytelm.hub.language_model import LanguageModel
+from bytelm.model.byte_lm import ByteLM
+from bytelm.tokenizer import BPETokenizer, Tokenizer
 from bytelm.training.averaging import averaged_weights
 from bytelm.training.draft_heads import DraftHeadsModule
 from bytelm.training.module import ByteLMModule
+from bytelm.training.parallel import in_first_process
+from bytelm.training.sharding import whole_model
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +45,14 @@ class ExportModel(L.Callback):
     def _export(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ByteLMModule | DraftHeadsModule)
         target = run_folder(trainer) / self.folder
-        if trainer.is_global_zero:
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-            with averaged_weights(trainer, pl_module):
-                pl_module.export(target, provenance)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        provenance = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
+        with averaged_weights(trainer, pl_module):
+            if isinstance(pl_module, DraftHeadsModule):
+                in_first_process(lambda: pl_module.export(target, provenance))
+            else:
+                whole = whole_model(pl_module.model)
+                in_first_process(lambda: pl_module.export(target, provenance, whole))
 
 
 class LogSamples(L.Callback):
@@ -76,16 +83,20 @@ class LogSamples(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         folder = run_folder(trainer)
-        if not trainer.is_global_zero:
-            return
-        lm = LanguageModel(pl_module.model, pl_module.tokenizer)
         with averaged_weights(trainer, pl_module):
-            out = lm.generate(
-                self.prompts,
-                max_new_tokens=self.max_new_tokens,
-                do_sample=self.temperature > 0,
-                temperature=self.temperature,
-            )
+            whole = whole_model(pl_module.model)
+            in_first_process(lambda: self._write(folder, trainer, whole, pl_module.tokenizer))
+
+    def _write(
+        self, folder: Path, trainer: L.Trainer, model: ByteLM | None, tokenizer: Tokenizer | BPETokenizer
+    ) -> None:
+        assert model is not None
+        out = LanguageModel(model, tokenizer).generate(
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=self.temperature > 0,
+            temperature=self.temperature,
+        )
         text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self.prompts, out.texts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "samples.txt", "a", encoding="utf-8") as file:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,9 +14,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 
 from bytelm.errors import CheckpointError
+from bytelm.training.parallel import in_first_process
 
 _HASH_BLOCK_BYTES = 1 << 22
-_LAST_SHARD_FILE = "meta.pt"
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -27,20 +27,25 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: it cannot be written; what was at ``path`` is still there.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def partial_path(path: Path) -> Path:
+    """Where a file or folder is written that is to become ``path``."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def sync_folder(folder: Path) -> None:
     """Put the names in a folder on the disk, where the system can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
@@ -74,7 +79,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Writes ``X.ckpt.sha256`` and then ``X.ckpt``, so that a checkpoint with a good name is complete and has a digest.
 
     The digest file is what ``sha256sum --check`` reads. Paths of other file systems than the local one are written as
-    Lightning does.
+    Lightning does. Process 0 writes; all processes read the file that it was told to read and found good.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -100,11 +105,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint, and refuse it where its digest is another.
 
         Raises:
-            CheckpointError: the file was cut or altered after it was written.
+            CheckpointError: the file was cut or altered after it was written, or it is a folder of shards.
         """
-        if _is_local_file_protocol(str(path)) and _digest_path(Path(path)).exists():
-            verify(Path(path))
-        loaded: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        good = in_first_process(lambda: _checked(path))
+        loaded: dict[str, Any] = super().load_checkpoint(good, map_location, weights_only)
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -114,48 +118,90 @@ class SafeCheckpointIO(TorchCheckpointIO):
             _digest_path(Path(path)).unlink(missing_ok=True)
 
 
+def _checked(path: str | Path) -> str:
+    if _is_local_file_protocol(str(path)):
+        if Path(path).is_dir():
+            raise CheckpointError(f"{path}: found shards, expected a file, or trainer.strategy: sharded to read them")
+        if has_digest(Path(path)):
+            verify(Path(path))
+    return str(path)
+
+
 def _save(checkpoint: dict[str, Any], file: IO[bytes], digest_path: Path) -> None:
+    digest = save_hashed(checkpoint, file)
+    with replacing(digest_path) as lines:
+        lines.write(f"{digest}  {digest_path.name.removesuffix('.sha256')}\n".encode())
+
+
+def save_hashed(value: Any, file: IO[bytes]) -> str:
+    """``torch.save``; returns the SHA-256 of what was written.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     hashed = _HashedFile(file)
     try:
-        torch.save(checkpoint, hashed)  # type: ignore[arg-type] # it needs no more than write and flush
+        torch.save(value, hashed)  # type: ignore[arg-type] # it needs no more than write and flush
     except RuntimeError:
         if hashed.error is not None:
             raise hashed.error from None
         raise
-    with replacing(digest_path) as line:
-        line.write(f"{hashed.sha256.hexdigest()}  {digest_path.name.removesuffix('.sha256')}\n".encode())
+    return hashed.sha256.hexdigest()
 
 
 def _digest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def verify(path: Path) -> None:
-    """Compare a checkpoint with the digest beside it.
+def has_digest(path: Path) -> bool:
+    """Whether a checkpoint has a digest beside it: it was written by this package."""
+    return _digest_path(path).exists()
 
-    A folder of shards, which a sharding strategy writes, has no digest; it is complete when Lightning's ``meta.pt``,
-    which is written last, is there.
 
-    Raises:
-        CheckpointError: the file or its digest is missing, or the file is not the one that was written.
+def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write the digest file of a folder of shards.
+
+    Args:
+        folder: the name it is going to have.
+        digests: SHA-256 of its files by name.
     """
-    if path.is_dir():
-        if not (path / _LAST_SHARD_FILE).is_file():
-            raise CheckpointError(f"{path}: torn: found no {_LAST_SHARD_FILE}, expected a complete folder of shards")
-        return
-    digest_path = _digest_path(path)
+    with replacing(_digest_path(folder)) as lines:
+        for name, digest in sorted(digests.items()):
+            lines.write(f"{digest}  {folder.name}/{name}\n".encode())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify(path: Path, part: int = 0, parts: int = 1) -> None:
+    """Compare a checkpoint, a file or a folder of shards, with the digests beside it.
+
+    Args:
+        path: of the checkpoint.
+        part: from this file of a folder on, every ``parts``-th.
+        parts: 1 for all.
+    Raises:
+        CheckpointError: a file or the digests are missing, or a file is not the one that was written.
+    """
     try:
-        expected = digest_path.read_text(encoding="ascii", errors="replace").split(" ")[0]
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(_HASH_BLOCK_BYTES):
-                digest.update(block)
+        lines = _digest_path(path).read_text(encoding="ascii", errors="replace").splitlines()
+        _compare(path, [line.partition("  ")[::2] for line in lines or [""]][part::parts])
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}, expected a checkpoint and its digest") from None
-    if digest.hexdigest() != expected:
-        raise CheckpointError(
-            f"{path}: torn or altered: found SHA-256 {digest.hexdigest()[:16]}…, expected {expected[:16]}…"
-        )
+
+
+def _compare(path: Path, expected: Iterable[tuple[str, str]]) -> None:
+    for digest, name in expected:
+        file = path.parent / name if path.is_dir() else path
+        found = file_digest(file)
+        if found != digest:
+            raise CheckpointError(f"{file}: torn or altered: found SHA-256 {found[:16]}…, expected {digest[:16]}…")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

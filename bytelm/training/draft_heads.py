@@ -14,6 +14,7 @@ from bytelm.metrics import DraftAgreement
 from bytelm.model.build import add_draft_heads
 from bytelm.model.byte_lm import draft_nats
 from bytelm.model.config import DraftHeadsConfig
+from bytelm.training.loader import own_windows
 from bytelm.training.optimizer import OptimizerConfig
 
 _HEADS = "model.draft_heads."
@@ -75,11 +76,11 @@ class DraftHeadsModule(L.LightningModule):
 
     def validation_step(self, batch_BT: Tensor, batch_idx: int) -> None:
         """Count a batch."""
-        self._count(batch_BT)
+        self._count(batch_BT, own_windows(self.trainer.val_dataloaders, batch_BT, batch_idx))
 
     def test_step(self, batch_BT: Tensor, batch_idx: int) -> None:
         """Count a batch."""
-        self._count(batch_BT)
+        self._count(batch_BT, own_windows(self.trainer.test_dataloaders, batch_BT, batch_idx))
 
     def on_validation_epoch_end(self) -> None:
         """Log the shares."""
@@ -89,9 +90,9 @@ class DraftHeadsModule(L.LightningModule):
         """Log the shares."""
         self._log_agreement("test")
 
-    def _count(self, batch_BT: Tensor) -> None:
+    def _count(self, batch_BT: Tensor, num_own: int) -> None:
         logits_BTKV, law_BTV = self.model.predict_drafts(batch_BT)
-        self.agreement.update(logits_BTKV.argmax(-1), law_BTV.argmax(-1))
+        self.agreement.update(logits_BTKV[:num_own].argmax(-1), law_BTV[:num_own].argmax(-1))
 
     def _log_agreement(self, prefix: str) -> None:
         shares = self.agreement.compute()

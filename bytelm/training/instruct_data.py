@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bytelm.corpus import iter_documents
-from bytelm.corpus.readers import find_sources
+from bytelm.corpus import SourceFile, find_sources, iter_documents
 from bytelm.errors import ConfigError, CorpusError, EncodingError
 from bytelm.tokenizer import Tokenizer
 from bytelm.training.batches import LabelledBatch
-from bytelm.training.data import check_numbers, window_loader
-from bytelm.training.loader import EpochLoader
+from bytelm.training.data import check_numbers
+from bytelm.training.loader import EpochLoader, EvaluationLoader
 from bytelm.training.text_size import TextSize
 
 log = logging.getLogger(__name__)
@@ -165,17 +164,17 @@ class InstructData(L.LightningDataModule):
                 *(_field(split), place, length, self.window + self.patch),
             )
 
-    def _files(self, split: str) -> list[Path]:
+    def _files(self, split: str) -> list[SourceFile]:
         sources = self.sources[split]
         if sources is None:
             raise ConfigError(f"{_field(split)}: missing, expected files or folders of prompts and completions")
         files = find_sources(sources)
         for path in files:
-            if ".txt" in path.suffixes:
+            if path.endings is not None and path.endings[0] == ".txt":
                 raise CorpusError(f"{path}: found plain text, expected JSON lines with prompts and completions")
         return files
 
-    def _texts(self, path: Path) -> Iterator[tuple[int, str, str]]:
+    def _texts(self, path: SourceFile) -> Iterator[tuple[int, str, str]]:
         """Line, prompt and completion of each pair; a line without both is refused."""
         prompts, completions = (
             iter_documents(path, field=field) for field in (self.prompt_field, self.completion_field)
@@ -228,9 +227,8 @@ class InstructData(L.LightningDataModule):
     def _in_order(self, split: Literal["valid", "test"]) -> DataLoader[Tensor]:
         pairs = self.pairs(split)
         starts = np.array([len(pair.before) % self.patch for pair in pairs])
-        return window_loader(
-            _Pairs(pairs, np.arange(len(pairs)), starts), self.batch_size, self.num_workers, self._collate
-        )
+        rows = _Pairs(pairs, np.arange(len(pairs)), starts)
+        return EvaluationLoader(rows, self.batch_size, self.num_workers, self.trainer, self._collate)
 
     @property
     def _collate(self) -> _Collate:

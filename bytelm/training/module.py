@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor
 from torch.optim import Optimizer
 
 from bytelm.encoding import get_encoding
@@ -13,15 +14,19 @@ from bytelm.errors import ConfigError
 from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.hub.export_family import check_exportable, export_llama
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
-from bytelm.model.byte_lm import cross_entropy
+from bytelm.model.byte_lm import ByteLM, cross_entropy
 from bytelm.model.config import LMHeadConfig, ModelConfig, NextPatchConfig
 from bytelm.model.documents import DocumentBoundaries
 from bytelm.tokenizer import BPETokenizer, Tokenizer
-from bytelm.training.activation_checkpointing import checkpoint_activations
+from bytelm.training.activation_checkpointing import checkpoint_activations, compile_blocks
 from bytelm.training.batches import LabelledBatch, parts_of
+from bytelm.training.gradients import average_rows, clip_gradient_norm
 from bytelm.training.initial import initial_model
+from bytelm.training.loader import own_windows
 from bytelm.training.loss import LossConfig, TrainingLoss, control_bytes
 from bytelm.training.optimizer import OptimizerConfig
+from bytelm.training.parallel import mean_of_processes
+from bytelm.training.sharding import ShardedStrategy, is_sharded
 
 
 class ByteLMModule(L.LightningModule):
@@ -37,6 +42,7 @@ class ByteLMModule(L.LightningModule):
         init_from: checkpoint folder to take model and weights from.
         next_patch: the module to add, if the model has none.
         train_only: the part to train; the others keep their weights. All by default.
+        compile: put the blocks of the body through ``torch.compile``.
         activation_checkpointing: keep the inputs of blocks alone for the backward pass, which runs the blocks again.
         tokenizer: folder of a BPE, for a model of its tokens; none by default.
         inside_documents: keep attention inside of documents, where windows hold several; their positions begin anew. On
@@ -55,6 +61,7 @@ class ByteLMModule(L.LightningModule):
         train_only: Literal["next_patch"] | None = None,
         loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
         activation_checkpointing: bool = False,
+        compile: bool = False,
         tokenizer: Path | None = None,
         inside_documents: bool = False,
     ) -> None:
@@ -69,6 +76,9 @@ class ByteLMModule(L.LightningModule):
         self.loss = TrainingLoss(loss, self.config.patch, chosen if tokenizer is None else None)
         self.boundaries = _boundaries(self.config, self.tokenizer) if inside_documents else None
         self.num_steps = 1
+        self.row_tables = optimizer.row_tables(self.model)
+        # DDP sends dense gradients; those of rows are averaged before the optimiser's step.
+        self._ddp_params_and_buffers_to_ignore = {f"model.{name}" for name in self.row_tables}
         if train_only is not None:
             if self.model.next_patch is None:
                 raise ConfigError(
@@ -76,6 +86,8 @@ class ByteLMModule(L.LightningModule):
                 )
             self.model.requires_grad_(False)
             self.model.next_patch.requires_grad_(True)
+        if compile:
+            compile_blocks(self.model)
         if activation_checkpointing:
             checkpoint_activations(self.model)
         self.head_bits = HeadBits(self.config.patch)
@@ -99,12 +111,27 @@ class ByteLMModule(L.LightningModule):
                 f"data.window: found {data.window}, expected more than the {ahead} bytes of next_patch.depth"
             )
 
+    def configure_model(self) -> None:
+        """Leave a shard of the weights in each process, where the strategy is to."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            if not is_sharded(self.model):
+                strategy.shard(self.model)
+        elif isinstance(strategy, ModelParallelStrategy):
+            raise ConfigError("trainer.strategy: found ModelParallelStrategy, expected sharded, which is one")
+
     def training_step(self, batch: Tensor | LabelledBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch; the figures that are logged are means over all processes."""
         bytes_BL, counts_BL = parts_of(batch)
         loss, figures = self.loss(self.model, bytes_BL, self.global_step / self.num_steps, counts_BL, self.boundaries)
+        figures = mean_of_processes(figures)
         self.log_dict({f"train/{name}": figure for name, figure in figures.items()}, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Average the gradients of rows over all processes."""
+        if self.trainer.world_size > 1:
+            average_rows([table.weight for table in self.row_tables.values()], self.trainer.world_size)
 
     def configure_gradient_clipping(
         self,
@@ -114,12 +141,13 @@ class ByteLMModule(L.LightningModule):
     ) -> None:
         """Clip ``next_patch`` apart from the rest, which so learns as if it were not there."""
         ahead = {id(p) for p in self.model.next_patch.parameters()} if self.model.next_patch is not None else set()
-        if not gradient_clip_val or not ahead or gradient_clip_algorithm == "value":
+        plain = not ahead and not self.row_tables
+        if not gradient_clip_val or plain or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for inside in (True, False):
-            nn.utils.clip_grad_norm_([p for p in parameters if (id(p) in ahead) == inside], gradient_clip_val)
+            clip_gradient_norm([p for p in parameters if (id(p) in ahead) == inside], gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
         """Make the metrics that depend on the corpus."""
@@ -131,11 +159,13 @@ class ByteLMModule(L.LightningModule):
 
     def validation_step(self, batch: Tensor | LabelledBatch, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        self._evaluate(*parts_of(batch))
+        bytes_BL, counts_BL = parts_of(batch)
+        self._evaluate(bytes_BL, counts_BL, own_windows(self.trainer.val_dataloaders, bytes_BL, batch_idx))
 
     def test_step(self, batch: Tensor | LabelledBatch, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        self._evaluate(*parts_of(batch))
+        bytes_BL, counts_BL = parts_of(batch)
+        self._evaluate(bytes_BL, counts_BL, own_windows(self.trainer.test_dataloaders, bytes_BL, batch_idx))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics."""
@@ -153,10 +183,10 @@ class ByteLMModule(L.LightningModule):
         self.next_patch_bits = [HeadBits(self.config.patch).to(self.device) for _ in range(self.depth)]
         self.head_accuracy.reset()
 
-    def _evaluate(self, bytes_BL: Tensor, counts_BL: Tensor | None) -> None:
+    def _evaluate(self, bytes_BL: Tensor, counts_BL: Tensor | None, num_own: int) -> None:
         counts_BL = torch.ones_like(bytes_BL, dtype=torch.bool) if counts_BL is None else counts_BL
-        counts_BTK = counts_BL.unflatten(1, (-1, self.config.patch))[:, 1:]
-        h_BTD, windows, targets_BTK = self.model.read(bytes_BL, self.boundaries)
+        counts_BTK = counts_BL.unflatten(1, (-1, self.config.patch))[:num_own, 1:]
+        h_BTD, windows, targets_BTK = (part[:num_own] for part in self.model.read(bytes_BL, self.boundaries))
         logits_BTKV = self.model.heads(h_BTD, windows, targets_BTK)
         nats_BTK = cross_entropy(logits_BTKV, targets_BTK)
         self.head_bits.update(nats_BTK, counts_BTK)
@@ -181,18 +211,36 @@ class ByteLMModule(L.LightningModule):
         self.log(f"{prefix}_bpc", values[f"{prefix}/bits_per_char"].float(), prog_bar=True, logger=False)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser with a schedule per step."""
+        """The optimiser with a schedule per step.
+
+        Raises:
+            ConfigError: there is no end of training; gradients of rows are to be clipped by value; or the weights are
+                sharded, and the algorithm is not AdamW.
+        """
+        if self.row_tables and self.trainer.gradient_clip_algorithm == "value":
+            raise ConfigError(
+                "trainer.gradient_clip_algorithm: found 'value', expected 'norm' with model.optimizer.tables: read_rows"
+            )
+        if is_sharded(self.model) and self.optimizer_config.algorithm != "adamw":
+            found = self.optimizer_config.algorithm
+            raise ConfigError(
+                f"model.optimizer.algorithm: found {found!r} with trainer.strategy sharded, expected 'adamw'"
+            )
         configured = self.optimizer_config.configure(self.model, self.trainer.estimated_stepping_batches)
         self.num_steps = int(self.trainer.estimated_stepping_batches)
         return configured
 
-    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the model to a folder that ``bytelm.load`` reads; one of tokens in LLaMA's layout."""
+    def export(self, folder: Path, provenance: dict[str, Any], whole: ByteLM | None = None) -> None:
+        """Write the model, or ``whole``, a copy that is not sharded, to a folder that ``bytelm.load`` reads.
+
+        A model of tokens is written in LLaMA's layout.
+        """
+        model = whole or self.model
         match self.tokenizer:
             case Tokenizer(encoding=encoding):
-                save_checkpoint(folder, self.model, encoding, provenance)
+                save_checkpoint(folder, model, encoding, provenance)
             case BPETokenizer() as tokenizer:
-                export_llama(folder, self.model, tokenizer, provenance)
+                export_llama(folder, model, tokenizer, provenance)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put configuration and encoding, or what tells a BPE from others, beside the weights, as plain values."""

@@ -1,11 +1,10 @@
-"""Muon for the hidden matrices and AdamW for the rest, as one optimiser. Needs a torch that has Muon."""
+"""Muon for the hidden matrices. Needs a torch that has Muon."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Muon
 
 from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead
 from bytelm.nn.attention import Attention
@@ -67,46 +66,10 @@ class StackedMuon(Muon):
         return has_complex
 
 
-class MuonWithAdamW(Optimizer):
-    """Two optimisers as one, which share its parameter groups and its state; both have to be fresh.
-
-    Args:
-        muon: for some parameters.
-        adamw: for the others.
-    """
-
-    def __init__(self, muon: Muon, adamw: AdamW) -> None:
-        self.inner = (muon, adamw)
-        super().__init__([*muon.param_groups, *adamw.param_groups], {})
-        self._share()
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of each, after one call of ``closure``, whose result is returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for optimizer in self.inner:
-            optimizer.step()
-        return loss
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of both."""
-        super().load_state_dict(state_dict)
-        self._share()
-
-    def _share(self) -> None:
-        begin = 0
-        for optimizer in self.inner:
-            end = begin + len(optimizer.param_groups)
-            optimizer.state, optimizer.param_groups = self.state, self.param_groups[begin:end]
-            begin = end
-
-
-def muon_with_adamw(
-    model: nn.Module, groups: Sequence[Mapping[str, Any]], *, lr: float, momentum: float, **adamw: Any
-) -> MuonWithAdamW:
-    """Muon for the hidden matrices among the parameters of ``groups``, AdamW for the others.
+def split_for_muon(
+    model: nn.Module, groups: Sequence[Mapping[str, Any]], *, lr: float, momentum: float
+) -> tuple[Muon, list[dict[str, Any]]]:
+    """Muon for the hidden matrices among the parameters of ``groups``, and the groups of the others.
 
     An update is scaled to the root mean square that AdamW's has, so that both share rate and decay (Liu et al. 2025,
     arXiv:2502.16982, section 2.2).
@@ -114,9 +77,8 @@ def muon_with_adamw(
     Args:
         model: whose parameters they are.
         groups: ``params`` and ``weight_decay``.
-        lr: of both.
+        lr: learning rate.
         momentum: of Muon.
-        adamw: further options of AdamW.
     """
     rows = hidden_matrices(model)
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
@@ -125,5 +87,4 @@ def muon_with_adamw(
             params = [p for p in group["params"] if (p in rows) == hidden]
             if params:
                 chosen.append({**group, "params": params})
-    muon = StackedMuon(split[0], rows, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
-    return MuonWithAdamW(muon, AdamW(split[1], lr=lr, **adamw))
+    return StackedMuon(split[0], rows, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw"), split[1]

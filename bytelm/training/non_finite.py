@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from bytelm.errors import ConfigError, TrainingError
 from bytelm.training.callbacks import run_folder
+from bytelm.training.gradients import gradient_values
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class SkipNonFinite(L.Callback):
 
 
 def _gradient_norm(optimizer: Optimizer) -> Tensor:
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = gradient_values(p for group in optimizer.param_groups for p in group["params"])
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a sharded model
 

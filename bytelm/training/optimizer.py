@@ -1,17 +1,21 @@
 """AdamW, or Muon with AdamW, and its schedule."""
 
 import math
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
+from bytelm.nn.ngram import NgramTables
+from bytelm.training.combined_optimizer import CombinedOptimizer
+from bytelm.training.row_adamw import RowAdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,10 @@ class OptimizerConfig(Config):
         weight_decay: on matrices of linear layers; embeddings, tables and norms are not decayed.
         decay_groups: parameters with another weight decay; the first pattern that a name matches counts.
         momentum: of Muon.
+        tables: what a step changes of n-gram tables. ``all_rows``: all rows, as of any other parameter. ``read_rows``:
+            the rows that its batches read, each by the AdamW of a parameter that has seen no other steps
+            (:class:`~bytelm.training.row_adamw.RowAdamW`): another rule, at a cost that does not grow with the tables.
+            Whole tables in every process, not sharded.
     """
 
     algorithm: Literal["adamw", "muon"] = "adamw"
@@ -61,6 +69,7 @@ class OptimizerConfig(Config):
     weight_decay: float = 0.01
     decay_groups: tuple[DecayGroup, ...] = ()
     momentum: float = 0.95
+    tables: Literal["all_rows", "read_rows"] = "all_rows"
 
     def validate(self) -> None:
         """Check the ranges."""
@@ -92,13 +101,29 @@ class OptimizerConfig(Config):
         optimizer = self._optimizer(model)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
 
-    def _optimizer(self, model: nn.Module) -> Optimizer:
-        groups, betas = self._groups(model), (self.beta1, self.beta2)
-        if self.algorithm == "adamw":
-            return AdamW(groups, lr=self.lr, betas=betas, eps=self.eps)
-        from bytelm.training.muon import muon_with_adamw  # an older torch cannot import it
+    def row_tables(self, model: nn.Module) -> dict[str, nn.Embedding]:
+        """The tables whose gradients have the rows alone that were read, by the names of their weights."""
+        if self.tables == "all_rows":
+            return {}
+        found = ((name, module.table) for name, module in model.named_modules() if isinstance(module, NgramTables))
+        return {f"{name}.table.weight": table for name, table in found if isinstance(table, nn.Embedding)}
 
-        return muon_with_adamw(model, groups, lr=self.lr, momentum=self.momentum, betas=betas, eps=self.eps)
+    def _optimizer(self, model: nn.Module) -> Optimizer:
+        groups, inner = self._groups(model), list[Optimizer]()
+        options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}
+        tables = self.row_tables(model).values()
+        for table in tables:
+            table.sparse = True
+        by_row, groups = _split(groups, {table.weight for table in tables})
+        if self.algorithm == "muon":
+            from bytelm.training.muon import split_for_muon  # an older torch cannot import it
+
+            muon, groups = split_for_muon(model, groups, lr=self.lr, momentum=self.momentum)
+            inner.append(muon)
+        inner.append(_adamw(groups, **options))
+        if by_row:
+            inner.append(RowAdamW(by_row, **options))
+        return inner[0] if len(inner) == 1 else CombinedOptimizer(inner)
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Parameters with their decay: matrices of linear layers, all others, then ``decay_groups``."""
@@ -126,3 +151,20 @@ class OptimizerConfig(Config):
             raise ConfigError("trainer.max_steps: found no end of training, expected max_steps or max_epochs")
         optimizer, schedule = self.build(model, int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _split(groups: Sequence[dict[str, Any]], chosen: Set[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups of the chosen parameters, without empty ones, and those of the others."""
+    if not chosen:
+        return [], list(groups)
+    inside = [{**group, "params": [p for p in group["params"] if p in chosen]} for group in groups]
+    outside = [{**group, "params": [p for p in group["params"] if p not in chosen]} for group in groups]
+    return [group for group in inside if group["params"]], outside
+
+
+def _adamw(groups: Sequence[dict[str, Any]], **options: Any) -> AdamW:
+    """AdamW that updates a tensor in one pass over memory (``fused``), where gradients are unscaled before the step."""
+    optimizer = AdamW(groups, fused=True, **options)
+    # Unscaling inside of the step, which a fused one offers, would come after the norm is looked at and clipped.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer

@@ -6,7 +6,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 
@@ -15,6 +15,7 @@ from bytelm.hub.checkpoint import package_version
 from bytelm.hub.json_files import read_json
 from bytelm.training.callbacks import run_folder
 from bytelm.training.checkpoint_io import replacing
+from bytelm.training.parallel import in_first_process
 
 RUN_FILE = "run.json"
 _LIBRARIES = ("torch", "lightning", "numpy", "torchmetrics", "jsonargparse", "safetensors", "tokenizers")
@@ -28,8 +29,17 @@ class _Digested(Protocol):
     def digest(self, split: str) -> str: ...
 
 
+@runtime_checkable
+class _Mixed(Protocol):
+    """Data that may come from several corpora."""
+
+    @property
+    def mixture(self) -> list[dict[str, Any]] | None: ...
+
+
 class RecordRun(L.Callback):
-    """Writes ``RUN/run.json``: the digests of the corpora, and for each start the versions, the commit and the step.
+    """Writes ``RUN/run.json``: the digests of the corpora, the shares of several to train on, and for each start the
+    versions, the commit and the step.
 
     A run that goes on must find the corpora of its first start.
     """
@@ -38,25 +48,33 @@ class RecordRun(L.Callback):
         self.step = 0
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note the step at which the run goes on."""
-        self.step = checkpoint["global_step"]
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file, or add a start to it.
+        """Add the step at which the run goes on; some strategies load after ``on_fit_start``.
 
         Raises:
             CorpusError: the run goes on with another corpus than before.
             CheckpointError: the file of the run that goes on is damaged.
         """
+        self.step = checkpoint["global_step"]
+        self._record(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file of a run that is new."""
+        if not trainer.ckpt_path:
+            self._record(trainer)
+
+    def _record(self, trainer: L.Trainer) -> None:
         path = run_folder(trainer) / RUN_FILE
-        if not trainer.is_global_zero:
-            return
+        in_first_process(lambda: self._write(path, trainer))
+
+    def _write(self, path: Path, trainer: L.Trainer) -> None:
         data: _Digested = trainer.datamodule  # type: ignore[attr-defined]
         corpora = {split: data.digest(split) for split in ("train", "valid") if data.given(split)}
         starts = []
         if trainer.ckpt_path and path.is_file():
             starts = _earlier_starts(path, corpora)
-        record = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
+        record: dict[str, Any] = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
+        if isinstance(data, _Mixed) and data.mixture is not None:
+            record["mixture"] = data.mixture
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())

@@ -19,7 +19,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.training.callbacks import run_folder
-from bytelm.training.checkpoint_io import SafeCheckpointIO, checkpoint_path, checkpoint_step, checkpoints, remove
+from bytelm.training.checkpoint_io import (
+    SafeCheckpointIO,
+    checkpoint_path,
+    checkpoint_step,
+    checkpoints,
+    partial_path,
+    remove,
+)
+from bytelm.training.parallel import agree_on, exchanged, in_any_process, in_first_process
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +39,7 @@ class SaveRun(Checkpoint):
     ModelCheckpoint saves inside a step, and what follows in that step is not repeated when the run goes on. Checkpoints
     are written after each validation, after a number of steps or minutes, when training ends, and on SIGTERM, which
     ends the process with Lightning's ``SIGTERMException`` once the gradients at hand are used and the validation that
-    runs is over. The random state kept is that of the first process.
+    runs is over. The random state of every process is kept. An error of one process while it writes ends all.
 
     Args:
         every_n_steps: optimiser steps between checkpoints; not counted by default.
@@ -64,20 +72,35 @@ class SaveRun(Checkpoint):
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the folder; put away checkpoints of another run that are in it."""
-        assert self.folder is not None
+        """Show the metrics of a run that goes on."""
         self._restore_metrics(trainer)
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            if not trainer.ckpt_path and checkpoints(self.folder):
-                number = next(n for n in range(1, 1 << 30) if not self.folder.with_name(f"checkpoints.{n}").exists())
-                self.folder.rename(self.folder.with_name(f"checkpoints.{number}"))
-                log.warning("%s: checkpoints of an earlier run, now in checkpoints.%d", self.folder, number)
-            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _prepare_folder(self, is_new: bool) -> None:
+        assert self.folder is not None
+        if is_new and checkpoints(self.folder):
+            number = next(n for n in range(1, 1 << 30) if not self.folder.with_name(f"checkpoints.{n}").exists())
+            self.folder.rename(self.folder.with_name(f"checkpoints.{number}"))
+            log.warning("%s: checkpoints of an earlier run, now in checkpoints.%d", self.folder, number)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(partial_path(Path("step-*.ckpt")).name):  # by a process that was killed
+            remove(left)
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take SIGTERM over from Lightning."""
+        self._take_sigterm()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take SIGTERM over from Lightning, which would leave between the parts of an accumulated gradient."""
+        """Take SIGTERM over from Lightning; make the folder, and put away checkpoints of another run that are in it."""
+        self._take_sigterm()
         self._restore_metrics(trainer)
         self._saved_at = time.monotonic()
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            in_first_process(lambda: self._prepare_folder(is_new=not trainer.ckpt_path))
+
+    def _take_sigterm(self) -> None:
+        """Lightning would leave between the parts of an accumulated gradient, and have its handler talk to the other
+        processes in the midst of what they say to each other.
+        """
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminate)  # Lightning puts back the former one
 
@@ -98,17 +121,17 @@ class SaveRun(Checkpoint):
         done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         if done.processed % trainer.accumulate_grad_batches:
             return
-        stop = trainer.strategy.reduce_boolean_decision(self._terminated or trainer.received_sigterm, all=False)
-        if stop or self._is_due(trainer):
+        asked = self._terminated or trainer.received_sigterm
+        stop, due = in_any_process(asked, self._is_due(trainer.global_step), device=trainer.strategy.root_device)
+        if stop or due:
             self._save(trainer)
         if stop:
             raise SIGTERMException
 
-    def _is_due(self, trainer: L.Trainer) -> bool:
-        steps = trainer.global_step
+    def _is_due(self, steps: int) -> bool:
         counted = self.every_n_steps is not None and steps > 0 and steps % self.every_n_steps == 0
         waited = time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        return trainer.strategy.reduce_boolean_decision(self._validated or counted or waited, all=False)
+        return self._validated or counted or waited
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last state."""
@@ -120,16 +143,22 @@ class SaveRun(Checkpoint):
         if step == self._saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert self.folder is not None
-        if trainer.is_global_zero and not self.folder.is_dir():
-            raise CheckpointError(f"{self.folder}: the folder is gone, expected it where training began to write")
-        self._saving = True
+        in_first_process(self._check_folder)
+        self._saving, error = True, None
         try:
             trainer.save_checkpoint(checkpoint_path(self.folder, step))
+        except CheckpointError as raised:
+            error = raised
+            trainer.strategy.barrier()  # at which save_checkpoint waits in the other processes
         finally:
             self._saving = False
+        agree_on(error)
         self._saved_step = step
-        if trainer.is_global_zero:
-            self._remove_old()
+        in_first_process(self._remove_old)
+
+    def _check_folder(self) -> None:
+        if self.folder is not None and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder}: the folder is gone, expected it where training began to write")
 
     def _remove_old(self) -> None:
         assert self.folder is not None
@@ -138,11 +167,11 @@ class SaveRun(Checkpoint):
             remove(path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Random state and last metrics; nothing in a checkpoint that somebody else asks for at another moment."""
+        """Random state of every process, last metrics; nothing in a checkpoint that somebody else asks for."""
         if not self._saving:
             return {}
         metrics = {name: value.detach().cpu() for name, value in self._trainer.callback_metrics.items()}
-        return {"random": _random_state(), "metrics": metrics}
+        return {"random": exchanged(_random_state()), "metrics": metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the first step."""
@@ -165,7 +194,9 @@ class SaveRun(Checkpoint):
     def _restore(self, trainer: L.Trainer, state: Mapping[str, Any]) -> None:
         """The state that making loaders, and going around the loop without a step, have changed since it was loaded."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-        _set_random_state(state["random"])
+        states = state["random"]
+        if trainer.global_rank < len(states):  # a process that the run did not have before draws as it likes
+            _set_random_state(states[trainer.global_rank])
 
 
 def _settle(loop: dict[str, Any], num_batches: float) -> None:

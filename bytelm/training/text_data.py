@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bytelm.corpus import iter_documents
-from bytelm.corpus.readers import find_sources
+from bytelm.corpus import find_sources, iter_documents
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.tokenizer import BPETokenizer
-from bytelm.training.data import check_numbers, spread, window_loader
-from bytelm.training.loader import EpochLoader
+from bytelm.training.data import check_numbers, spread
+from bytelm.training.loader import EpochLoader, EvaluationLoader
 from bytelm.training.text_size import TextSize
 
 
@@ -173,4 +172,4 @@ class TextData(L.LightningDataModule):
         tokens = self.tokens(split)
         begins = np.arange(0, len(tokens) - self.length + 1, self.window)
         windows = spread(_Windows(tokens, begins, self.length), num)
-        return window_loader(windows, self.batch_size, self.num_workers)
+        return EvaluationLoader(windows, self.batch_size, self.num_workers, self.trainer)

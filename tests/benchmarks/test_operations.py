@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bytelm.benchmarks.operations import cache_bytes, model_bytes, operations_per_symbol, positions_per_symbol
 from bytelm.decoding import decode
 from bytelm.model import ModelConfig, build_model
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.config import MLPMergerConfig, NextPatchConfig
 from bytelm.model.targets import make_target
 from bytelm.nn.four_bit import FourBitLinear, FourBitWeight, code_book
 from bytelm.nn.kv_cache import CacheView
@@ -30,6 +30,7 @@ CONFIGS = {
     "chained": lambda: tiny_config("chained"),
     "chained with tables and next patch": lambda: tiny_config("chained", True, next_patch=NextPatchConfig()),
     "independent": lambda: tiny_config("independent"),
+    "mlp merger": lambda: tiny_config("independent", merger=MLPMergerConfig(byte_width=12, inner=20)),
     "gptj": lambda: ModelConfig.from_dict({**TOKENS, "wiring": "parallel", "norm": {"kind": "layer"}}),
     "llama": lambda: ModelConfig.from_dict({**TOKENS, **GROUPED}),
     "gpt2": lambda: ModelConfig.from_dict({**TOKENS, "position": {"kind": "learned"}}),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from bytelm.cli import main
 from bytelm.encoding import get_encoding, registry
@@ -131,3 +132,43 @@ def check_fields():
                 assert set(entry) == inner
 
     return check
+
+
+@pytest.fixture
+def start(run, documents, tmp_path, tiny_config):
+    """Write a configuration for a run in ``tmp_path/NAME``; returns the arguments that start it."""
+    corpus = tmp_path / "corpus"
+    run("corpus", "build", documents, "--out", corpus, "--encoding", "utf8")
+
+    def write(name, **trainer):
+        logger = {"save_dir": str(tmp_path), "name": name, "version": "run"}
+        tree = {
+            "trainer": {
+                "accelerator": "cpu",
+                "max_steps": 9,
+                "val_check_interval": 4,
+                "check_val_every_n_epoch": None,
+                "log_every_n_steps": 1,
+                "limit_val_batches": 2,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "logger": [
+                    {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": logger}
+                    for kind in ("CSVLogger", "TensorBoardLogger")
+                ],
+                "callbacks": [
+                    {"class_path": "bytelm.training.save_run.SaveRun", "init_args": {"every_n_steps": 1}},
+                ],
+                **trainer,
+            },
+            "model": {"encoding": "utf8", "config": tiny_config.to_dict(), "optimizer": {"warmup_steps": 1}},
+            "data": {
+                **{split: str(corpus) for split in ("train", "valid")},
+                **{"window": 32, "batch_size": 2, "windows_per_epoch": 14},
+            },
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
+        return tmp_path / name / "run", ["fit", "--config", str(path)]
+
+    return write

@@ -25,13 +25,16 @@ COMMANDS = {
     },
     "bytelm corpus build": {
         *{"PATHS", "--out", "--encoding", "--workers", "--overwrite", "--shard-bytes", "--json"},
+        *{"--min-characters", "--max-characters", "--deduplicate", "--valid-share"},
         *SOURCE_OPTIONS,
     },
+    "bytelm corpus bench": {"PATHS", "--encoding", "--megabytes", "--workers", "--repeats", "--field", "--json"},
     "bytelm corpus info": {"FOLDER", "--verify", "--no-verify", "--json"},
     "bytelm tokenizer train": {"PATHS", "--out", "--vocab-size", "--overwrite", "--json", *SOURCE_OPTIONS},
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
+    "bytelm export": {"RUN", "--out", "--json"},
     "bytelm plan": {  # and those of bytelm fit
         *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
     },
@@ -56,6 +59,10 @@ COMMANDS = {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
         *{"--laws", "--drafts", "--seed", "--compile", "--no-compile", "--dtype", "--threads"},
         *{"--rivals", "--no-rivals", "--plot", "--device", "--json", "--int8", "--random-weights"},
+    },
+    "bytelm bench train": {
+        *{"--config", "--beside", "--precisions", "--steps", "--repeats", "--compile", "--no-compile"},
+        *{"--rivals", "--no-rivals", "--rival-vocab", "--threads", "--json"},
     },
 }
 

@@ -1,8 +1,10 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bytelm.cli import corpus as command
 from bytelm.corpus import Corpus
@@ -23,7 +25,9 @@ def test_build(built, documents, check_fields):
     utf8 = sum(len(text.encode()) for text in texts)
     assert (result["documents"], result["characters"], result["utf8_bytes"]) == (5, sum(map(len, texts)), utf8)
     assert result["bytes"] == utf8 + 5 * 5  # a BOS patch of 4 and an EOS of 1 for each
-    assert result["sources"] == [{"path": str(documents), "documents": 5, "bad_lines": 0}]
+    counts = {"documents": 5, "bad_lines": 0, "too_short": 0, "too_long": 0, "duplicates": 0}
+    assert result["sources"] == [{"path": str(documents), **counts}]
+    assert (result["valid"], result["kept_parts"]) == (None, 0)
     assert outcome.err == ""
     corpus = Corpus.open(folder, get_encoding("utf8"))
     assert corpus.num_bytes == result["bytes"]
@@ -34,12 +38,59 @@ def test_info(run, built, check_fields):
     result = run("corpus", "info", folder, "--json").json
     check_fields(command.info, result)
     same = set(result) - {"command", "verified"}
+    assert set(outcome.json) - same == {"command", "seconds", "valid", "kept_parts"}
     assert {name: result[name] for name in same} == {name: outcome.json[name] for name in same}
     assert result["verified"] is True
     status, out, err = run("corpus", "info", folder)
     assert (status, err) == (0, "")
     assert "5 documents" in out
     assert "utf8" in out
+
+
+def test_choosing_documents(run, documents, texts, tmp_path, check_fields):
+    with documents.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps({"text": f"{text}と、もう一度。"}) + "\n" for text in texts * 2))
+    build = ("corpus", "build", documents, "--out", tmp_path / "out", "--deduplicate", "--min-characters", 10)
+    outcome = run(*build, "--max-characters", 40, "--valid-share", 0.5, "--json")
+    result, valid = outcome.json, outcome.json["valid"]
+    check_fields(command.build, result)
+    assert (result["folder"], valid["folder"]) == (str(tmp_path / "out" / "train"), str(tmp_path / "out" / "valid"))
+    names = ("documents", "too_short", "too_long", "duplicates")
+    assert [result[name] + valid[name] for name in names] == [6, 3, 3, 3]
+    for side in ("train", "valid"):
+        status, out, _ = run("corpus", "info", tmp_path / "out" / side)
+        assert status == 0
+        assert "documents left out: " in out
+
+
+def test_a_build_goes_on(run, documents, tmp_path):
+    bad = tmp_path / "z.jsonl"
+    bad.write_text("{")
+    build = ("corpus", "build", documents, bad, "--out", tmp_path / "out", "--shard-bytes", 100, "--json")
+    run(*build).refused("z.jsonl:1")
+    run(*build, "--skip-bad-lines").refused("unfinished build with skip_bad_lines = False, expected True", "overwrite")
+    state = bad.stat()
+    bad.write_text("\n")
+    os.utime(bad, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert run(*build).json["kept_parts"] == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir())[0] == "manifest.json"
+
+
+def test_bench(run, documents, check_fields):
+    arguments = ("corpus", "bench", documents, "--megabytes", 0.01, "--repeats", 1, "--workers", 2)
+    result = run(*arguments, "--json").json
+    check_fields(command.bench, result)
+    names = [(row["name"], row["workers"]) for row in result["rows"]]
+    assert names == [
+        *((name, 1) for name in (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")),
+        ("--valid-share 0.5", 1),
+        ("--deduplicate", 1),
+        (".jsonl", 2),
+    ]
+    stored = {row["stored_bytes"] for row in result["rows"] if row["name"].startswith(".")}
+    assert len(stored) == 1
+    assert all(row["mb_per_second"] > 0 for row in result["rows"])
+    run("corpus", "bench", documents, "--megabytes", 0).refused("--megabytes: found 0")
 
 
 def test_damage_is_seen(run, built):
@@ -111,10 +162,18 @@ def test_disk_full_while_writing_a_shard(run, documents, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", fsync)
     out = tmp_path / "out"
     outcome = run("corpus", "build", documents, "--out", out, "--shard-bytes", 50)
-    outcome.refused("shard-00002.bin", "No space left on device", "2 finished shards stay")
-    assert sorted(path.name for path in out.iterdir()) == ["shard-00000.bin", "shard-00001.bin"]
+    outcome.refused("part-00000.all.00001.bin", "No space left on device", "the same command goes on")
+    assert not out.exists()
     run("corpus", "info", out).refused("manifest.json")
 
 
 def test_folder_that_cannot_be_made(run, documents):
     run("corpus", "build", documents, "--out", documents / "below").refused("below")
+
+
+def test_a_mixture_survives_the_configuration_of_a_run(run, tmp_path):
+    config = Path(__file__).parents[2] / "experiments" / "configs" / "ja_small.yaml"
+    entries = [{"corpus": str(tmp_path / "a"), "weight": 0.7}, {"corpus": str(tmp_path / "b"), "weight": 1.0}]
+    status, out, _ = run("fit", "--config", config, "--data.train", json.dumps(entries), "--print_config")
+    assert status == 0
+    assert yaml.safe_load(out)["data"]["train"] == entries

@@ -1,4 +1,4 @@
-"""The demo at a few steps: everything it promises is written and printed, and the notebook reads it."""
+"""The demo at a few steps and bytes: everything it promises is written and printed, and the notebook reads it."""
 
 import contextlib
 import io
@@ -17,10 +17,12 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """(folder, standard output) of a demo of four steps."""
+    """(folder, standard output) of a demo of four steps that measures decoding on few bytes."""
     out = tmp_path_factory.mktemp("demo") / "out"
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bytelm.cli.demo.MEASURED_BYTES", 12)
+        patch.setattr("bytelm.cli.demo.SAMPLED_BYTES", 40)
         assert main(["demo", "--out", str(out), "--steps", "4"]) == 0
     return out, printed.getvalue()
 

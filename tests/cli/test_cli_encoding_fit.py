@@ -148,7 +148,10 @@ def test_fit_skips_bad_lines(run, documents, tmp_path):
     assert outcome.err.count("\n") == 6  # the first five, and that there are more
 
 
-@pytest.mark.parametrize("name", list_encodings())
+# The proof itself runs for every encoding in tests/encoding/test_encoding_statistics.py.
+@pytest.mark.parametrize(
+    "name", [n if n in ("utf8", "dense-ja") else pytest.param(n, marks=pytest.mark.slow) for n in list_encodings()]
+)
 def test_check_proves_the_encodings_of_the_package(run, name, check_fields):
     result = run("encoding", "check", name, "--json").json
     check_fields(encoding_check.check, result)

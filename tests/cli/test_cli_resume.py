@@ -1,6 +1,5 @@
 """Runs that are killed, terminated or damaged, and go on."""
 
-import contextlib
 import csv
 import errno
 import json
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from run_processes import check_same, fork, rows, wait
 
-from bytelm.cli import main
 from bytelm.cli.lightning import TERMINATED
 from bytelm.training.checkpoint_io import _HashedFile, checkpoint_step, checkpoints
 
@@ -22,83 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # Lightning and torch give advice
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX"),
 ]
-
-
-@pytest.fixture
-def start(run, documents, tmp_path, tiny_config):
-    """Write a configuration for a run in ``tmp_path/NAME``; returns the arguments that start it."""
-    corpus = tmp_path / "corpus"
-    run("corpus", "build", documents, "--out", corpus, "--encoding", "utf8")
-
-    def write(name, **trainer):
-        logger = {"save_dir": str(tmp_path), "name": name, "version": "run"}
-        tree = {
-            "trainer": {
-                "accelerator": "cpu",
-                "max_steps": 9,
-                "val_check_interval": 4,
-                "check_val_every_n_epoch": None,
-                "log_every_n_steps": 1,
-                "limit_val_batches": 2,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "logger": [
-                    {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": logger}
-                    for kind in ("CSVLogger", "TensorBoardLogger")
-                ],
-                "callbacks": [
-                    {"class_path": "bytelm.training.save_run.SaveRun", "init_args": {"every_n_steps": 1}},
-                ],
-                **trainer,
-            },
-            "model": {"encoding": "utf8", "config": tiny_config.to_dict(), "optimizer": {"warmup_steps": 1}},
-            "data": {
-                **{split: str(corpus) for split in ("train", "valid")},
-                **{"window": 32, "batch_size": 2, "windows_per_epoch": 14},
-            },
-        }
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
-        return tmp_path / name / "run", ["fit", "--config", str(path)]
-
-    return write
-
-
-def fork(args, log):
-    """``bytelm ARGS`` in a process of its own, which need not import anything again; returns its number."""
-    process = os.fork()
-    if process:
-        return process
-    status = 99
-    os.setpgid(0, 0)
-    try:
-        with (
-            open(log, "a", encoding="utf-8") as file,
-            contextlib.redirect_stdout(file),
-            contextlib.redirect_stderr(file),
-        ):
-            status = main(args)
-    finally:
-        os._exit(status)
-
-
-def wait(process):
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-def weights(folder):
-    return torch.load(checkpoints(folder / "checkpoints")[0], weights_only=True)["state_dict"]
-
-
-def rows(folder):
-    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def check_same(folder, whole):
-    expected = weights(whole)
-    assert [name for name, value in weights(folder).items() if not torch.equal(value, expected[name])] == []
-    assert rows(folder) == rows(whole)
 
 
 @pytest.mark.parametrize(("kills", "steps"), [(2, 20), pytest.param(20, 250, marks=pytest.mark.slow)])
@@ -159,6 +81,16 @@ def test_the_run_folder_says_what_the_run_was(start, run, tmp_path):
     assert first["libraries"]["torch"] == torch.__version__
     assert set(first) == {"time", "step", "processes", "bytelm", "commit", "python", "libraries"}
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000003.ckpt"]
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        speeds = [row for row in csv.DictReader(file) if row["throughput/step_s"]]
+    assert [row["step"] for row in speeds] == ["0", "1", "2"]
+    for row in speeds:
+        assert float(row["throughput/symbols_per_s"]) * float(row["throughput/step_s"]) == pytest.approx(2 * 32)
+        ratio = float(row["throughput/chars_per_s"]) / float(row["throughput/symbols_per_s"])
+        assert 0 < ratio < 1
+        assert 0 <= float(row["throughput/data_share"]) < 1
+    (events,) = folder.glob("events.out.tfevents.*")
+    assert b"throughput/chars_per_s" in events.read_bytes()
     config = (folder / "config.yaml").read_text(encoding="utf-8")
 
     result = run("fit", "--resume", folder, "--json").json  # nothing is left to do

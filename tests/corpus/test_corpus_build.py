@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import ENDINGS, TEXTS, documents_in, json_line, stored_stream, texts, write_lines, write_source
 
-from bytelm.corpus import Corpus, Manifest, build, build_corpus
+from bytelm.corpus import Corpus, Manifest, batches, build, build_corpus, part
 from bytelm.encoding import Encoding, get_encoding
 from bytelm.errors import CorpusError
 
@@ -34,7 +34,7 @@ def names_in(folder: Path) -> list[str]:
 def test_documents_come_back(name, documents, batch_characters, shard_bytes):
     encoding = get_encoding(name)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_BATCH_CHARACTERS", batch_characters)
+        patch.setattr(batches, "BATCH_CHARACTERS", batch_characters)
         path = write_lines(Path(folder) / "x.jsonl", [json_line(text) for text in documents])
         manifest = build_corpus(path, encoding, Path(folder) / "out", shard_bytes=shard_bytes)
         stream = stream_of(Path(folder) / "out", encoding)
@@ -55,11 +55,11 @@ def test_every_format_and_encoding(tmp_path, name, ending):
     path = write_source(tmp_path / f"x{ending}", documents)
     manifest = build_corpus([path], encoding, tmp_path / "out")
     assert documents_in(encoding, stream_of(tmp_path / "out")) == documents
-    assert [s.to_dict() for s in manifest.sources] == [{"path": str(path), "documents": len(documents), "bad_lines": 0}]
+    assert [(s.path, s.documents, s.bad_lines) for s in manifest.sources] == [(str(path), len(documents), 0)]
 
 
 def test_the_number_of_workers_does_not_show(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 50)
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 50)
     (tmp_path / "in").mkdir()
     for number, ending in enumerate([".jsonl.zst", ".parquet", ".txt.xz"]):
         documents = ["長い一つの文書。\n" * 40] if ".txt" in ending else [f"{t}{i}" for i in range(20) for t in TEXTS]
@@ -74,7 +74,7 @@ def test_the_number_of_workers_does_not_show(tmp_path, monkeypatch):
 
 
 def test_progress_reaches_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 500)
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 500)
     sources = [write_source(tmp_path / f"x{ending}", TEXTS * 50) for ending in (".jsonl", ".parquet.gz", ".jsonl.gz")]
     seen: list[build.BuildProgress] = []
     manifest = build_corpus(sources, get_encoding("utf8"), tmp_path / "out", progress=seen.append)
@@ -115,7 +115,7 @@ def test_bad_lines_are_skipped_and_listed(tmp_path, workers):
 
 
 def test_the_list_of_bad_lines_ends_somewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "MAX_LISTED_BAD_LINES", 5)
+    monkeypatch.setattr(part, "MAX_LISTED_BAD_LINES", 5)
     path = write_lines(tmp_path / "x.jsonl", [json_line("一")] + [b"{"] * 20)
     manifest = build_corpus(path, get_encoding("utf8"), tmp_path / "out", skip_bad_lines=True)
     assert len(manifest.bad_lines) == 5
@@ -194,40 +194,51 @@ def write_many(folder: Path) -> Path:
     return write_lines(folder / "x.jsonl", [json_line("a" * 995)] * 1000)
 
 
-def test_a_system_that_refuses_to_write_leaves_finished_shards(tmp_path):
-    done = run_script(FULL_DISK, write_many(tmp_path), tmp_path / "out")
-    names = names_in(tmp_path / "out")
+def test_a_system_that_refuses_to_write_leaves_finished_parts(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_source(tmp_path / "in" / "a.jsonl", ["first"] * 100)
+    write_many(tmp_path / "in")
+    done = run_script(FULL_DISK, tmp_path / "in", tmp_path / "out")
     assert done.returncode == 1
-    last = f"shard-{len(names):05d}.bin"
-    assert f"{last}: File too large after 700 bytes of this shard" in done.stderr
-    assert f"{len(names)} finished shards stay in {tmp_path / 'out'}" in done.stderr
-    assert names == [f"shard-{i:05d}.bin" for i in range(len(names))]
-    assert len(names) > 2
-    assert {(tmp_path / "out" / name).stat().st_size for name in names} == {1000}
+    assert ".bin: File too large after 700 bytes of this shard, which was removed; finished parts" in done.stderr
+    assert f"stay in {tmp_path / 'out' / 'unfinished'}, and the same command goes on with them" in done.stderr
+    names = ["lock", "part-00000.all.00000.bin", "part-00000.json", "plan.json"]
+    assert names_in(tmp_path / "out" / "unfinished") == names
     with pytest.raises(CorpusError, match=r"manifest\.json: no such file, expected the manifest of a finished corpus"):
         Corpus.open(tmp_path / "out")
+    build_corpus(tmp_path / "in", get_encoding("utf8"), tmp_path / "out", shard_bytes=1000)
+    assert Corpus.open(tmp_path / "out").manifest.documents == 1100
 
 
 def test_a_full_disk_when_closing(tmp_path, monkeypatch):
+    calls = []
+
     def refuse(descriptor):
-        raise OSError(28, "No space left on device")
+        calls.append(descriptor)
+        if len(calls) > 1:  # the first is of the plan
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("bytelm.corpus.shards.os.fsync", refuse)
-    with pytest.raises(CorpusError, match=r"shard-00000\.bin: No space left on device after 6 bytes .* 0 finished"):
+    with pytest.raises(CorpusError, match=r"part-00000\.all\.00000\.bin: No space left on device after 6 bytes"):
         build_corpus(write_source(tmp_path / "x.txt", ["a"]), get_encoding("utf8"), tmp_path / "out")
-    assert names_in(tmp_path / "out") == []
+    assert names_in(tmp_path) == ["x.txt"]
 
 
-def test_a_manifest_that_cannot_be_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["plan.json", "part-00000.json", "manifest.json"])
+def test_a_record_that_cannot_be_written(tmp_path, monkeypatch, name):
     def refuse(self, target):
-        if self.name.startswith("manifest"):
+        if self.name.startswith(name):
             raise OSError(28, "No space left on device")
         return self.rename(target)
 
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(CorpusError, match=r"manifest\.json: No space left on device"):
-        build_corpus(write_source(tmp_path / "x.txt", ["a"]), get_encoding("utf8"), tmp_path / "out")
-    assert names_in(tmp_path / "out") == ["shard-00000.bin"]
+    source = write_source(tmp_path / "x.txt", ["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(CorpusError, match=rf"{name}: No space left on device"):
+            build_corpus(source, get_encoding("utf8"), tmp_path / "out")
+    assert (tmp_path / "out").exists() == (name == "manifest.json")
+    build_corpus(source, get_encoding("utf8"), tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["manifest.json", "shard-00000.bin"]
 
 
 @pytest.fixture
@@ -240,22 +251,22 @@ def _interruptible():
 
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupt_removes_the_partial_shard(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 1000)
+def test_an_interrupt_leaves_finished_parts(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 1000)
 
     def interrupt(progress):
         if progress.bytes > 2500:
-            assert any(name.endswith(".partial") for name in names_in(tmp_path / "out"))
+            assert any(name.endswith(".partial") for name in names_in(tmp_path / "out" / "unfinished"))
             signal.raise_signal(signal.SIGINT)
 
+    write_source(tmp_path / "a.jsonl", ["first"] * 100)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(
-            write_many(tmp_path), get_encoding("utf8"), tmp_path / "out",
-            shard_bytes=1024, workers=workers, progress=interrupt,
+            [tmp_path / "a.jsonl", write_many(tmp_path)], get_encoding("utf8"), tmp_path / "out",
+            shard_bytes=1500, workers=workers, progress=interrupt,
         )  # fmt: skip
-    names = names_in(tmp_path / "out")
-    assert names == [f"shard-{i:05d}.bin" for i in range(len(names))]
-    assert 2 <= len(names) < 20
+    names = ["lock", "part-00000.all.00000.bin", "part-00000.json", "plan.json"]
+    assert names_in(tmp_path / "out" / "unfinished") == names
 
 
 UNGUARDED = """

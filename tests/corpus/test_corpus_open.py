@@ -29,7 +29,7 @@ def concatenation(folder: Path) -> bytes:
 @given(st.integers(8, 40), st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1))
 def test_reads_equal_slices_of_the_concatenation(shard_bytes, ranges):
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "_MAX_MAPS", 2)
+        patch.setattr(corpus, "_MAX_OPEN", 2)
         path, out = write_source(Path(name) / "x.txt", ["0123456789" * 10]), Path(name) / "out"
         build_corpus(path, UTF8, out, shard_bytes=shard_bytes)
         opened = Corpus.open(out)
@@ -47,7 +47,7 @@ def test_reads_outside_are_refused(folder, start, stop):
         Corpus.open(folder).read(start, stop)
 
 
-def test_a_pickled_corpus_maps_the_shards_itself(folder):
+def test_a_pickled_corpus_opens_the_shards_itself(folder):
     original = Corpus.open(folder)
     assert original.num_bytes == 485
     data = pickle.dumps(original)

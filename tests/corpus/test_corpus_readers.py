@@ -14,7 +14,7 @@ from source_files import ENDINGS, TEXTS, compress, json_line, texts, write_lines
 
 from bytelm.corpus import BadLine, Document, iter_documents, readers
 from bytelm.corpus.compression import open_stream
-from bytelm.corpus.readers import find_sources
+from bytelm.corpus.files import find_sources
 from bytelm.errors import CorpusError
 
 
@@ -208,8 +208,8 @@ def test_folders_are_searched_in_order(tmp_path):
     for name in [*names, "README.md", "a/notes.gz", "c.jsonl.tmp"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_sources(tmp_path) == sorted(tmp_path / name for name in names)
-    assert find_sources([tmp_path / "c.jsonl.zst", tmp_path / "a"])[0] == tmp_path / "c.jsonl.zst"
+    assert [Path(source.name) for source in find_sources(tmp_path)] == sorted(tmp_path / name for name in names)
+    assert find_sources([tmp_path / "c.jsonl.zst", tmp_path / "a"])[0].name == str(tmp_path / "c.jsonl.zst")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="empty: found no file to read"):
         find_sources([tmp_path / "empty"])

@@ -12,36 +12,43 @@ from bytelm.errors import EncodingError
 OPTIONS = [{}, {"controls": ["<|eos|>"]}, {"escapes": True}, {"controls": ["<|pad|>", "<|user4|>"], "escapes": True}]
 
 
-def continuations(encoding, controls=(), escapes=False) -> dict[bytes, dict[int, bool]]:
-    """For each beginning of a legal word, the bytes that go on with it, and whether the word ends with them."""
+def all_words(encoding, controls=(), escapes=False):
+    """The legal words, left-aligned in 32 bits, and their lengths."""
     values = np.flatnonzero(encoding.lengths)
     if not escapes:
         values = values[(values < ESCAPES.start) | (values >= ESCAPES.stop)]
     extra = [int.from_bytes(encoding.controls[name].ljust(4, b"\0"), "big") for name in controls]
     words = np.concatenate([encoding.words[values].astype(np.int64), np.array(extra, np.int64)])
-    lengths = np.concatenate([encoding.lengths[values], [len(encoding.controls[name]) for name in controls]])
-    found: dict[bytes, dict[int, bool]] = {}
-    for length in range(1, 5):
-        for ends in (False, True):
-            there = lengths == length if ends else lengths > length
-            for string in np.unique(words[there] >> 8 * (4 - length)).tolist():
-                *beginning, byte = string.to_bytes(length, "big")
-                found.setdefault(bytes(beginning), {})[byte] = ends
-    return found
+    return words, np.concatenate([encoding.lengths[values], [len(encoding.controls[name]) for name in controls]])
+
+
+def continuations(words, lengths):
+    """For each length n: all beginnings of words of n bytes, and whether a byte goes on with them (1), ends a word (2).
+
+    Yields uint8[beginnings, n] and uint8[beginnings, 256].
+    """
+    for n in range(4):
+        longer = lengths > n
+        beginnings, of = np.unique(words[longer] >> 8 * (4 - n), return_inverse=True)
+        what = np.zeros((len(beginnings), 256), np.uint8)
+        what[of, words[longer] >> 8 * (3 - n) & 0xFF] = np.where(lengths[longer] == n + 1, 2, 1)
+        yield (beginnings[:, None] >> 8 * np.arange(n)[::-1]).astype(np.uint8), what
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["text", "eos", "escapes", "both"])
 def test_legal_bytes_of_every_reachable_state_are_those_of_brute_force(encoding, options):
     automaton = encoding.automaton(**options)
-    reached = set()
-    for beginning, expected in continuations(encoding, **options).items():
-        state = automaton.run(beginning)
-        assert state != ILLEGAL
-        reached.add(state)
-        assert np.flatnonzero(automaton.mask([state])[0]).tolist() == sorted(expected)
-        for byte, ends in expected.items():
-            assert (automaton.transitions[state, byte] == 0) == ends
-    assert reached == set(range(len(automaton)))
+    reached = []
+    for beginnings, what in continuations(*all_words(encoding, **options)):
+        states = np.zeros(len(beginnings), np.int32)
+        for symbols in beginnings.T:
+            states = automaton.step(states, symbols)
+        assert (states != ILLEGAL).all()
+        assert np.array_equal(automaton.mask(states), what > 0)
+        assert np.array_equal(automaton.transitions[states] == 0, what == 2)
+        assert states[::97].tolist() == [automaton.run(bytes(beginning)) for beginning in beginnings[::97]]
+        reached.append(states)
+    assert np.unique(np.concatenate(reached)).tolist() == list(range(len(automaton)))
 
 
 def test_no_two_states_are_alike(encoding):

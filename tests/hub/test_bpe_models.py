@@ -64,15 +64,15 @@ def test_ids_are_those_of_transformers(name):
 
 @pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 5, "temperature": 1.3, "top_p": 0.95}])
 def test_drafts_and_batches_change_nothing(lm, small, options):
-    plain = lm.generate(PROMPTS, max_new_tokens=40, draft="none", **options)
-    for draft in ("lookup", "auto", small, [small, "lookup"]):
-        found = lm.generate(PROMPTS, max_new_tokens=40, draft=draft, **options)
+    plain = lm.generate(PROMPTS, max_new_tokens=30, draft="none", **options)
+    for draft in ("lookup", "auto", small, [small, "lookup"]) if lm.family == "gptj" else ([small, "lookup"],):
+        found = lm.generate(PROMPTS, max_new_tokens=30, draft=draft, **options)
         assert rows_of(found) == rows_of(plain)
         assert found.texts == plain.texts
         for new, old in zip(found.nats, plain.nats, strict=True):
             np.testing.assert_allclose(new, old, atol=1e-5)
     if not options:
-        assert [rows_of(lm.generate([p], max_new_tokens=40))[0] for p in PROMPTS] == rows_of(plain)
+        assert [rows_of(lm.generate([p], max_new_tokens=30))[0] for p in PROMPTS] == rows_of(plain)
 
 
 def test_a_draft_model_may_lack_ids(gptj, small, tmp_path):

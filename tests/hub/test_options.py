@@ -33,6 +33,9 @@ STOPS = {
     "list of ids": lambda ids: [list(ids), [1, 2, 3]],
     "callable": lambda ids: lambda row, generated: generated[-len(ids) :].tolist() == list(ids),
 }
+EVERY_PLACE = range(9, 21)
+PLACES = {"bytes": [14], "ids": EVERY_PLACE, "array": [15], "list of ids": [17], "callable": EVERY_PLACE}
+"""Bytes, arrays and lists of ids are made ids before decoding begins."""
 
 
 @pytest.mark.parametrize("kind", STOPS)
@@ -43,7 +46,7 @@ def test_a_stop_acts_at_its_symbol_wherever_it_falls_in_a_step(counter, kind, dr
     for law in lm.laws:
         if draft == "heads" and law != "next":
             continue
-        for end in range(9, 21):
+        for end in PLACES[kind]:
             pieces = []
             out = lm.generate(
                 [""],
@@ -84,12 +87,13 @@ def test_no_end_before_min_new_tokens(dense):
         lm.generate([""], max_new_tokens=30, min_new_tokens=31)
 
 
-@pytest.mark.parametrize("most", range(1, 9))
-def test_a_limit_of_characters_is_exact(lm, most):
+def test_a_limit_of_characters_is_exact(lm):
+    options = {"max_new_tokens": 60, "valid_text": True, **SAMPLED}
     for law in lm.laws:
-        free = lm.generate(PROMPTS, max_new_tokens=60, law=law, valid_text=True, **SAMPLED)
-        out = lm.generate(PROMPTS, max_new_tokens=60, law=law, valid_text=True, max_new_chars=most, **SAMPLED)
-        assert out.texts == [text[:most] for text in free.texts]
+        free = lm.generate(PROMPTS, law=law, **options)
+        for most in range(1, 9):
+            out = lm.generate(PROMPTS, law=law, max_new_chars=most, **options)
+            assert out.texts == [text[:most] for text in free.texts]
 
 
 def test_time_ends_rows_where_they_are(lm):

@@ -11,8 +11,8 @@ from support import tiny_config
 from bytelm.model import build_model
 from bytelm.nn.attention import Attention
 from bytelm.nn.feedforward import SwiGLU
-from bytelm.nn.merger import ConcatMerger
-from bytelm.nn.ngram import NgramTables, ngram_rows
+from bytelm.nn.merger import ConcatMerger, MLPMerger
+from bytelm.nn.ngram import Int8Rows, NgramTables, ngram_rows
 from bytelm.nn.position import Rotary
 from bytelm.nn.rotary import rotary_angles, rotate
 
@@ -91,6 +91,18 @@ def test_merger_concatenates_in_order():
         np.testing.assert_allclose(merger(windows)[0, t].detach(), w["m.projection.weight"] @ joined, atol=1e-6)
 
 
+def test_mlp_merger_adds_a_layer_to_the_projection():
+    merger = MLPMerger(256, 4, 3, 8, NgramTables((2, 4), 13, 8), 5)
+    windows = torch.tensor([[[1, 2, 3, 4], [200, 0, 255, 7]]])
+    w = module_weights(merger, "m")
+    for t in range(2):
+        joined = np.concatenate([w["m.embedding.weight"][b] for b in windows[0, t].tolist()])
+        expected = w["m.projection.weight"] @ joined
+        expected = expected + w["m.down.weight"] @ slow_model.silu(w["m.up.weight"] @ joined)
+        expected = expected + merger.tables(windows[0, t]).detach().numpy()
+        np.testing.assert_allclose(merger(windows)[0, t].detach(), expected, atol=1e-6)
+
+
 @given(st.lists(st.binary(min_size=1, max_size=6), min_size=1), st.integers(1, 70_000))
 def test_ngram_rows_equal_python_integers(strings, num_rows):
     for string in strings:
@@ -111,6 +123,21 @@ def test_ngram_tables_sum_one_row_of_each_order():
     config = dataclasses.replace(tiny_config("chained", True).merger.tables, orders=(3, 1), rows=13)
     expected = slow_model.table_sum(tables.table.weight.detach().double().numpy(), config, string)
     np.testing.assert_allclose(tables(torch.tensor([string]))[0].detach(), expected, atol=1e-6)
+
+
+def test_int8_rows_are_within_half_a_step_of_the_table():
+    table = torch.randn(300, 12) * torch.logspace(-6, 3, 300)[:, None]
+    table[7] = 0
+    table[8, 3:] = 0
+    rows = Int8Rows(table)
+    found = rows(torch.arange(300).view(20, 15)).view(300, 12)
+    step = table.abs().amax(-1, keepdim=True) / 127
+    assert ((found - table).abs() <= step * 0.5001).all()
+    assert torch.equal(found[7], table[7])
+    assert int(rows.codes_RD.abs().max()) == 127
+    assert rows.codes_RD.dtype == torch.int8
+    assert sum(b.nbytes for b in rows.buffers()) == 300 * (12 + 4)
+    assert Int8Rows(table.to(torch.bfloat16))(torch.tensor([5])).dtype == torch.bfloat16
 
 
 def spread_p(rows, num_rows):

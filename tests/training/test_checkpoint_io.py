@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -14,9 +15,12 @@ from bytelm.training.checkpoint_io import (
     SafeCheckpointIO,
     checkpoint_path,
     checkpoint_step,
+    file_digest,
     last_good_checkpoint,
     remove,
     replacing,
+    verify,
+    write_digests,
 )
 
 STATE = {"weights": torch.arange(3000.0), "step": 3}
@@ -88,20 +92,48 @@ def test_no_good_checkpoint(tmp_path):
         last_good_checkpoint(tmp_path, pytest.fail)
 
 
-def test_folders_of_shards(tmp_path):
+def write_folder(folder, step):
+    path = checkpoint_path(folder, step)
+    path.mkdir()
+    for name in ("__0_0.distcp", "__1_0.distcp", "meta.pt"):
+        (path / name).write_text(f"{name} of {step}")
+    write_digests(path, {file.name: file_digest(file) for file in path.iterdir()})
+    return path
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", "__1_0.distcp", "meta.pt"])
+@pytest.mark.parametrize("damage", ["lost", "cut", "altered"])
+def test_folders_of_shards(name, damage, tmp_path):
     for step in (1, 2):
-        folder = checkpoint_path(tmp_path, step)
-        folder.mkdir()
-        (folder / "meta.pt").touch()
+        folder = write_folder(tmp_path, step)
     assert checkpoint_step(last_good_checkpoint(tmp_path, pytest.fail)) == 2
-    (folder / "meta.pt").unlink()
+    data = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if damage != "lost":
+        (folder / name).write_bytes(data[:-1] if damage == "cut" else data[:-1] + b"x")
     lines = []
     assert checkpoint_step(last_good_checkpoint(tmp_path, lines.append)) == 1
-    assert "step-00000002.ckpt: torn: found no meta.pt" in lines[0]
-    remove(checkpoint_path(tmp_path, 1))
+    assert f"step-00000002.ckpt/{name}: " in lines[0]
+    found = []
+    for part in range(3):  # each file is in one part
+        with contextlib.suppress(CheckpointError):
+            verify(folder, part, 3)
+            found.append(part)
+    assert len(found) == 2
+
+
+def test_folders_are_removed_and_checked_as_by_others(tmp_path):
+    path = write_folder(tmp_path, 1)
+    subprocess.run(["sha256sum", "--check", "--quiet", f"{path.name}.sha256"], cwd=tmp_path, check=True)
+    with pytest.raises(CheckpointError, match=r"found shards, expected a file"):
+        SafeCheckpointIO().load_checkpoint(path)
+    path.with_name(f"{path.name}.sha256").write_text("")
+    with pytest.raises(CheckpointError):
+        verify(path)
+    remove(path)
     write(tmp_path, 3)
     remove(checkpoint_path(tmp_path, 3))
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002.ckpt"]
+    assert list(tmp_path.iterdir()) == []
 
 
 class Full:

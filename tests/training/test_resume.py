@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+from unittest.mock import Mock
 
 import lightning as L
 import numpy as np
@@ -20,7 +21,7 @@ from bytelm.errors import CheckpointError, ConfigError
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig, checkpoint_io
 from bytelm.training.averaging import AverageWeights
 from bytelm.training.checkpoint_io import checkpoint_step, checkpoints, last_good_checkpoint
-from bytelm.training.loader import EpochLoader, EpochPositions
+from bytelm.training.loader import EpochLoader, EpochPositions, EvaluationLoader, own_windows
 from bytelm.training.save_run import SaveRun, _random_state, _set_random_state
 
 pytestmark = [
@@ -249,6 +250,34 @@ def test_positions_are_those_of_torch(processes, used):
             positions.used = used
             reference = list(DistributedSampler(dataset, processes, rank, shuffle=False))
             assert (list(positions), len(positions)) == (reference[used:], len(reference))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_every_window_is_counted_once(processes, batch_size):
+    for length in range(1, 14):
+        counted, batches = [], []
+        for rank in range(processes):
+            trainer = Mock(L.Trainer, distributed_sampler_kwargs={"num_replicas": processes, "rank": rank})
+            loader = EvaluationLoader(TensorDataset(torch.arange(length)), batch_size, 0, trainer)
+            for i, (batch,) in enumerate(loader):
+                counted += batch[: own_windows(loader, batch, i)].tolist()
+            batches.append(i)
+        assert sorted(counted) == list(range(length))
+        assert len(set(batches)) == 1  # a process without a batch would not take part in what all do together
+    assert own_windows([batch], batch, 0) == len(batch)
+
+
+def test_another_number_of_windows_in_a_batch_is_refused():
+    states = []
+    for processes in (1, 2):
+        trainer = Mock(L.Trainer, distributed_sampler_kwargs={"num_replicas": processes, "rank": 0})
+        loader = EpochLoader(TensorDataset(torch.arange(9)), 2, 0, 0, trainer)
+        states.append({"epoch": 0, "batches": 1, "windows": 2 * processes})
+        loader.load_state_dict(states[-1])
+        assert next(batch.tolist() for (batch,) in loader) == ([2, 3], [4, 6])[processes - 1]
+    with pytest.raises(ConfigError, match=r"data.batch_size: found 2 for each of 2 processes, expected 2 windows"):
+        loader.load_state_dict(states[0])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""``bytelm export``: the model of a run that was interrupted."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bytelm.cli.arguments import Json
+from bytelm.cli.console import write_error, write_result
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the model, which bytelm.load reads.")],
+    json: Json = False,
+) -> None:
+    """Write the model of a checkpoint to a folder, as fit does at its end.
+
+    Of a run it is the last good checkpoint. Shards of many processes are put together; one process is enough for that,
+    and memory for the weights.
+
+    JSON fields: command, model, checkpoint, step.
+    """
+    from bytelm.training.checkpoint_io import last_good_checkpoint, verify
+    from bytelm.training.export import export_checkpoint
+
+    if (run / "checkpoints").is_dir():
+        checkpoint = last_good_checkpoint(run / "checkpoints", lambda line: write_error(f"warning: {line}"))
+    else:
+        checkpoint = run
+        verify(checkpoint)
+    step = export_checkpoint(checkpoint, out)
+    result = {"command": "export", "model": str(out), "checkpoint": str(checkpoint), "step": step}
+    write_result(result, f"{out}: the model of step {step}, from {checkpoint}", json)
