@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,9 @@ class CorpusData(L.LightningDataModule):
     def chars_per_symbol(self, split: str) -> float:
         """Characters per byte of a corpus, controls and what stands between documents counted as bytes."""
         manifests = [corpus.manifest for corpus in self.corpora(split)]
-        shares = self._shares.shares if split == "train" and self._weights is not None else [1]
-        found = (float(share) * m.characters / m.bytes for share, m in zip(shares, manifests, strict=True))
-        return sum(found)
+        shares = self._shares.shares if split == "train" and self._weights is not None else [Fraction(1)]
+        found = (share * m.characters / m.bytes for share, m in zip(shares, manifests, strict=True))
+        return float(sum(found))
 
     def size(self, split: str) -> TextSize:
         """How much text the corpora of a split hold."""
