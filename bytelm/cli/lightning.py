@@ -18,11 +18,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
 from bytelm.cli.console import write_error
-from bytelm.cli.resume import CONFIG_FILE, find_resumed
+from bytelm.cli.resume import CONFIG_FILE, find_resumed, usual_loggers
 from bytelm.cli.twins import find_twin
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
 from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, InstructData, TextData, TokenData
-from bytelm.training.callbacks import ExportModel, run_folder
+from bytelm.training.callbacks import ExportModel, LogSamples, run_folder
 from bytelm.training.checkpoint_io import replacing
 from bytelm.training.non_finite import SkipNonFinite
 from bytelm.training.parallel import in_first_process, process_number
@@ -48,10 +48,19 @@ _SPLITS = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes ``RUN/config.yaml`` whole or not at all: a run goes on from it."""
+    """Writes ``RUN/config.yaml`` whole or not at all, and not before a run is known to begin: it goes on from it."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file; in the first process, but all must ask for the folder."""
+        """Write the file, but that of ``fit`` not yet: a checkpoint may not go with its options."""
+        if stage != "fit":
+            self._save(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file of ``fit``."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        """Write it in the first process, but all must ask for the folder."""
         path = run_folder(trainer) / CONFIG_FILE
         if not self.already_saved:
             in_first_process(lambda: self._write(path))
@@ -134,6 +143,8 @@ class _CLI(LightningCLI):
         except EncodingError as error:
             raise ConfigError(f"model.encoding: {str(error).removeprefix('encoding: ')}") from error
         self._given = given
+        if self.subcommand == "fit" and (settings.trainer.logger is None or settings.trainer.logger is True):
+            settings.trainer.logger = usual_loggers(settings.trainer.default_root_dir)
         if self.resumed is not None:
             self.resumed.place(settings)
         try:
@@ -150,10 +161,14 @@ class _CLI(LightningCLI):
         usual: list[type[Callback]] = [ExportModel]
         if self.subcommand == "fit":
             usual += [SkipNonFinite, RecordRun, LogThroughput]
+            usual += [LogSamples] if isinstance(self.model, ByteLMModule) else []
             usual += [SaveRun] if settings.enable_checkpointing is not False else []
         missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
         settings.callbacks = [*callbacks, *missing]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        for logger in trainer.loggers:
+            _ = logger.version  # looked up now: one that asks when another has made the folder takes the next number
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Refuse corpora that cannot be used before anything is set up and printed; take up the metrics of a run."""

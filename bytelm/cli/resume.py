@@ -48,8 +48,6 @@ class Resumed:
             settings.trainer.logger = self._placed(loggers)
 
     def _placed(self, logger: Any) -> Any:
-        if logger is None or logger is True:  # what Lightning makes then
-            logger = Namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=Namespace())
         if isinstance(logger, Namespace) and logger.class_path.split(".")[-1] in _IN_RUN_FOLDER:
             logger = logger.clone()
             logger.init_args.save_dir = str(self.folder.parent.parent)
@@ -83,6 +81,14 @@ class Resumed:
             with replacing(path) as out:
                 out.write(text.getvalue().encode())
             aside.unlink()
+
+
+def usual_loggers(root: str | None) -> list[Namespace]:
+    """CSV and TensorBoard in one run folder, ``ROOT/lightning_logs/version_N``: what writes metrics by default."""
+    place = Namespace(save_dir=root or ".", name="lightning_logs")
+    return [
+        Namespace(class_path=f"lightning.pytorch.loggers.{name}", init_args=place.clone()) for name in _IN_RUN_FOLDER
+    ]
 
 
 def _step(row: dict[str, Any]) -> float:

@@ -58,9 +58,11 @@ class ExportModel(L.Callback):
 class LogSamples(L.Callback):
     """Generates from prompts after each validation; to the logger as text, and to ``RUN/samples.txt``.
 
+    Samples stop where the model's context is full; a prompt that fills it is left out, and a warning says so.
+
     Args:
         prompts: texts to continue.
-        max_new_tokens: symbols per sample.
+        max_new_tokens: symbols per sample, at most.
         temperature: 0 for greedy.
     """
 
@@ -71,16 +73,25 @@ class LogSamples(L.Callback):
         temperature: float = 1.0,
     ) -> None:
         self.prompts, self.max_new_tokens, self.temperature = list(prompts), max_new_tokens, temperature
+        self._fitting: list[str] = []
+        self._num_new = max_new_tokens
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse what is no byte model."""
+        """Refuse what is no byte model; find the prompts that fit."""
         if not isinstance(pl_module, ByteLMModule):
             raise ConfigError("trainer.callbacks: found LogSamples, expected it with a byte model only")
+        tokenizer, config = pl_module.tokenizer, pl_module.config
+        opening = len(tokenizer.opening(config.patch))
+        rooms = {prompt: config.context - opening - len(tokenizer.encode(prompt)) for prompt in self.prompts}
+        self._fitting = [prompt for prompt, room in rooms.items() if room > 0]
+        self._num_new = min([self.max_new_tokens, *(rooms[prompt] for prompt in self._fitting)])
+        for prompt in rooms.keys() - set(self._fitting):
+            log.warning("samples: prompt %r fills the model's context of %d; left out", prompt, config.context)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate with the model's default law and seed 0."""
         assert isinstance(pl_module, ByteLMModule)
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._fitting:
             return
         folder = run_folder(trainer)
         with averaged_weights(trainer, pl_module):
@@ -92,12 +103,12 @@ class LogSamples(L.Callback):
     ) -> None:
         assert model is not None
         out = LanguageModel(model, tokenizer).generate(
-            self.prompts,
-            max_new_tokens=self.max_new_tokens,
+            self._fitting,
+            max_new_tokens=self._num_new,
             do_sample=self.temperature > 0,
             temperature=self.temperature,
         )
-        text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self.prompts, out.texts, strict=True))
+        text = "\n\n".join(f"{prompt}|{new}" for prompt, new in zip(self._fitting, out.texts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "samples.txt", "a", encoding="utf-8") as file:
             file.write(f"--- step {trainer.global_step}\n{text}\n\n")

@@ -1,5 +1,6 @@
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,6 +81,24 @@ def test_fit_validate_score(run, config, documents, tmp_path):
     measured = run("validate", "--config", path, "--ckpt_path", checkpoint, "--json").json
     assert set(measured) == {"command", "run", "metrics"}
     assert run("test", "--config", path, "--ckpt_path", checkpoint).out.count("test/bits_per_char") >= 1
+
+
+def test_a_run_folder_without_being_asked_for(run, config):
+    folder = Path(run("fit", "--config", config(trainer__logger=...), "--json").json["run"])
+    assert folder.name == "version_0"
+    names = {path.name.split(".")[0] for path in folder.iterdir()}
+    assert names >= {"config", "run", "metrics", "events", "samples", "model", "checkpoints"}
+    header = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"step", "train/nats_per_byte", "val/bits_per_char", "throughput/step_s"} <= set(header), header
+    sample = (folder / "samples.txt").read_text(encoding="utf-8")
+    assert sample.startswith("--- step 2\n日本の|")
+    resumed = run("fit", "--resume", folder, "--trainer.max_steps", 4, "--json").json
+    assert (resumed["run"], resumed["step"]) == (str(folder), 4)
+    steps = [
+        int(line.split(",")[header.index("step")]) for line in (folder / "metrics.csv").read_text().splitlines()[1:]
+    ]
+    assert {0, 1, 2, 3} <= set(steps)
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 2
 
 
 def test_fit_with_a_table_of_ones_own(run, config, documents, tmp_path):

@@ -107,6 +107,8 @@ def test_the_run_folder_says_what_the_run_was(start, run, tmp_path):
     run("corpus", "build", other, "--out", tmp_path / "corpus", "--encoding", "utf8", "--overwrite")
     resumed = run("fit", "--resume", folder, "--trainer.max_steps", 7)
     resumed.refused("data.train: found a corpus of digest", "run.json")
+    run("fit", "--resume", folder, "--model.config.width", 24).refused("its model configuration is not the one")
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]["max_steps"] == 5
 
 
 def test_what_cannot_be_resumed(start, run, tmp_path):

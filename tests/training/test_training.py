@@ -45,7 +45,7 @@ def make_data(corpora, **options):
 def test_a_few_steps_lower_the_loss_and_export_a_model(kind, corpora, tmp_path):
     module = ByteLMModule(config=tiny_config(kind), optimizer=OPTIMIZER)
     data = make_data(corpora)
-    callbacks = [ExportModel(), LogSamples(["朝"], max_new_tokens=8)]
+    callbacks = [ExportModel(), LogSamples(["朝", "夜" * 9999], max_new_tokens=9999)]
     trainer = make_trainer(tmp_path, callbacks=callbacks)
     before = trainer.validate(module, data, verbose=False)[0]
     assert not (tmp_path / "model").exists()
@@ -60,7 +60,10 @@ def test_a_few_steps_lower_the_loss_and_export_a_model(kind, corpora, tmp_path):
     assert lm.config == module.config
     assert lm.tokenizer.encoding == get_encoding("dense-ja")
     assert all(torch.equal(p, module.model.state_dict()[n]) for n, p in lm.model.state_dict().items())
-    assert (tmp_path / "samples.txt").read_text(encoding="utf-8").startswith("--- step ")
+    samples = (tmp_path / "samples.txt").read_text(encoding="utf-8")
+    assert samples.startswith("--- step ")
+    assert "朝|" in samples
+    assert "夜|" not in samples
     _check_bits(module, data, after)
 
 
