@@ -43,6 +43,7 @@ Dtype = Annotated[
 FourBit = Annotated[
     str, typer.Option("--four-bit", metavar="NAME", help="Weights in four bits: dequantise, keep, or kernels.")
 ]
+Int8 = Annotated[bool, typer.Option("--int8", help="Round the matrices of linear layers to int8 (torchao).")]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the hub.")
 ]
@@ -127,11 +128,12 @@ def load_model(
     four_bit: str = "dequantise",
     draft_heads: Path | None = None,
     revision: str | None = None,
+    int8: bool = False,
 ) -> "LanguageModel":
     """The model of a checkpoint, on a device.
 
     Raises:
-        ConfigError: there is no such device or type.
+        ConfigError: there is no such device or type; ``int8`` without torchao.
         CheckpointError: see :func:`bytelm.load`.
     """
     from bytelm.hub import load
@@ -143,4 +145,5 @@ def load_model(
         four_bit=four_bit,
         draft_heads=draft_heads,
         revision=revision,
+        int8=int8,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bytelm.cli.arguments import Attention, Device, Dtype, FourBit, Json, Model, Revision, check_text, load_model
+from bytelm.cli.arguments import Attention, Device, Dtype, FourBit, Int8, Json, Model, Revision, check_text, load_model
 from bytelm.cli.console import write_error, write_line, write_result
 from bytelm.cli.prompts import Prompt, read_prompts
 from bytelm.cli.trace import write_trace
@@ -23,6 +23,7 @@ _OF_THE_COMMAND = (
     "revision",
     "dtype",
     "four_bit",
+    "int8",
     "device",
     "prompts",
     "prompts_file",
@@ -108,6 +109,7 @@ def generate(
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
     dtype: Dtype = None,
     four_bit: FourBit = "dequantise",
+    int8: Int8 = False,
     revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
@@ -123,7 +125,7 @@ def generate(
     given = read_prompts(prompts or [], prompts_file)
     if stream and len(given) * num_return_sequences > 1:
         raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
-    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision)
+    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision, int8=int8)
     controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
     _check_texts(lm, given, stop or [], controls)
     options["draft"] = _open_draft(draft, lm, device, dtype)

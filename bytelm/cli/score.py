@@ -14,6 +14,7 @@ from bytelm.cli.arguments import (
     Dtype,
     Field,
     FourBit,
+    Int8,
     Json,
     Model,
     Revision,
@@ -51,6 +52,7 @@ def score(
     skip_bad_lines: SkipBadLines = False,
     dtype: Dtype = None,
     four_bit: FourBit = "dequantise",
+    int8: Int8 = False,
     revision: Revision = None,
     device: Device = "cpu",
     json: Json = False,
@@ -63,7 +65,7 @@ def score(
     each: law, nats, bits_per_char, bits_per_byte, seconds).
     """
     reader = SourceReader(paths, field=field, split_blank_lines=split_blank_lines, skip=skip_bad_lines)
-    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision)
+    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision, int8=int8)
     totals = _score_all(lm, _choose_laws(lm, law or []), reader, limit)
     first = totals[0]
     if not first.characters:

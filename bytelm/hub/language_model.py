@@ -16,7 +16,7 @@ from bytelm.hub.checkpoint import FORMAT, load_checkpoint
 from bytelm.hub.draft_heads import load_draft_heads
 from bytelm.hub.drafting import make_drafter
 from bytelm.hub.family_folder import load_family
-from bytelm.hub.int8 import quantise_tables
+from bytelm.hub.int8 import quantise_int8, quantise_tables
 from bytelm.hub.json_files import read_config
 from bytelm.hub.options import AllowedControls, GenerationOptions
 from bytelm.hub.output import Output, Score, Scores
@@ -243,6 +243,7 @@ def load(
     four_bit: str = "dequantise",
     draft_heads: str | Path | None = None,
     revision: str | None = None,
+    int8: bool = False,
     int8_tables: bool = False,
 ) -> LanguageModel:
     """The language model of a checkpoint: ours, or of GPT-J's family (:func:`~bytelm.hub.load_family` says which).
@@ -254,14 +255,18 @@ def load(
         four_bit: ``dequantise``, ``keep`` or ``kernels``, for files in four bits.
         draft_heads: folder of heads that were trained to draft for this model of tokens, see ``bytelm fit``.
         revision: branch, tag or commit of a model on the hub.
+        int8: whether the matrices of linear layers are rounded to int8, each output with a scale, through torchao.
         int8_tables: whether the rows of n-gram tables are rounded to int8, each with a scale: another model, a quarter
             of the size of float32 tables, whose laws and decoding agree as those of any other.
     Raises:
         CheckpointError: a file is missing, damaged, of another version or of an unknown family; or draft heads are
             those of another model.
-        ConfigError: an unknown ``four_bit``, or ``kernels`` without bitsandbytes; or ``int8_tables`` without tables.
+        ConfigError: an unknown ``four_bit``, or ``kernels`` without bitsandbytes; ``int8`` without torchao; or
+            ``int8_tables`` without tables.
     """
     lm = _load(find_folder(source, revision), device, dtype, four_bit)
+    if int8:
+        quantise_int8(lm.model)
     if int8_tables:
         quantise_tables(lm.model)
     if draft_heads is not None:

@@ -43,10 +43,10 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
-        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--revision"},
+        *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--int8", "--revision"},
     },
     "bytelm score": {
-        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--revision"},
+        *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--int8", "--revision"},
         *SOURCE_OPTIONS,
     },
     "bytelm compare": {

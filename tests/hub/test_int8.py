@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import bytelm
 from bytelm.benchmarks import weight_bytes
 from bytelm.errors import ConfigError
 from bytelm.hub.int8 import int8_copy, quantise_int8
 from bytelm.nn import linear as module
 from bytelm.nn import native
 from bytelm.nn.linear import linear
+from tests.bpe_models import folder_of
 from tests.support import gptj_toy
 
 
@@ -75,6 +77,15 @@ def test_a_copy_shares_all_else_and_leaves_the_first_as_it_was(quantised):
             assert weight is lm.model.get_parameter(name)
     assert sum(hasattr(weight, "qdata") for weight in copied.parameters()) == 1 + 4 * lm.config.num_blocks
     assert all(buffer is lm.model.get_buffer(name) for name, buffer in copied.named_buffers())
+
+
+def test_a_folder_is_loaded_in_int8():
+    pytest.importorskip("torchao")
+    lm = bytelm.load(folder_of("gptj"), dtype=torch.bfloat16, int8=True)
+    layers = [part for part in lm.model.modules() if isinstance(part, nn.Linear)]
+    assert all(layer.weight.qdata.dtype == torch.int8 for layer in layers)
+    out = lm.generate(["A"], max_new_tokens=3, eos_token_id=())
+    assert out.ids[0].tolist() == lm.generate(["A"], max_new_tokens=3, eos_token_id=(), draft="lookup").ids[0].tolist()
 
 
 def test_a_head_that_is_the_embedding_stays():
