@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from bytelm.benchmarks.coders import Skipped
 from bytelm.benchmarks.training_rivals import new_rivals, position_operations, rival_config, rival_vocabulary
@@ -180,9 +180,9 @@ class _RivalModule(L.LightningModule):
         if compiled:
             self.rival.compile()
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss: Tensor = self.rival(batch[0])
+        loss: Tensor = self.rival(batch)
         self.log("train_loss", loss)
         return loss
 
@@ -202,4 +202,4 @@ class _RandomTokens(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The rows in their order."""
-        return DataLoader(TensorDataset(self.tokens), batch_size=self.batch_size)
+        return DataLoader(self.tokens, batch_size=self.batch_size)  # type: ignore[arg-type] # a sequence of rows
