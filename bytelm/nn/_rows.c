@@ -23,6 +23,8 @@
 #define MAX_ROWS 4      /* in registers; more rows are read in groups of so many, from the cache */
 #define OUTPUTS 24      /* a block that one thread takes; a multiple of the outputs at a time */
 #define LEAST 6         /* outputs */
+#define LINE 64         /* bytes of a cache */
+#define AHEAD 2         /* lines of each next output that are asked for early */
 #define CHUNK 4096      /* inputs of all rows of a group that are read before those of the next output */
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
@@ -119,6 +121,9 @@ INLINE float lane_sum(const float *parts) {
             n = p->inputs - i < CHUNK / ROWS / GROUP * GROUP ? p->inputs - i : CHUNK / ROWS / GROUP * GROUP;           \
             for (long o = begin; o < end; o += OUTS) {                                                                 \
                 long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS; /* the last ones may be done twice */        \
+                for (long next = at + OUTS; next < at + 2 * OUTS && next < p->outputs; next++)                         \
+                    for (long k = 0; k < AHEAD; k++) /* a stream of its own, which begins slowly */                    \
+                        _mm_prefetch((const char *)(weight + next * p->inputs + i) + k * LINE, _MM_HINT_T0);           \
                 float *of = sums + (o - begin) * MAX_ROWS * LANES;                                                     \
                 add_##NAME##_##ROWS(p, row, i, weight + at * p->inputs, of, n);                                        \
             }                                                                                                          \
