@@ -11,8 +11,7 @@ from bytelm.corpus.records import (
     Job,
     PartDone,
     PartProgress,
-    find_altered,
-    load_record,
+    load_kept,
     removed_on_failure,
     told,
 )
@@ -25,12 +24,10 @@ _MESSAGE_DOCUMENTS = 1000
 def digest_part(job: Job, part: Part) -> Iterator[PartProgress | PartDone]:
     """Write the digests of a part's documents, but of those that are too short or too long."""
     record = job.folder / f"{part.name}.digests.json"
-    kept, altered = load_record(record, DigestSummary), ""
+    kept, altered = load_kept(record, DigestSummary)
     if kept is not None:
-        altered = find_altered(job.folder, kept.files)
-        if not altered:
-            yield PartDone(part.index, kept, kept=True)
-            return
+        yield PartDone(part.index, kept, kept=True)
+        return
     path = job.folder / f"{part.name}.digests"
     number = 0
     with removed_on_failure(job.folder, f"{part.name}.digests*"), told(path):

@@ -18,8 +18,7 @@ from bytelm.corpus.records import (
     PartProgress,
     PartSummary,
     SideSummary,
-    find_altered,
-    load_record,
+    load_kept,
     removed_on_failure,
     told,
 )
@@ -42,12 +41,10 @@ def build_part(job: Job, task: tuple[Part, NDArray[np.uint8] | None]) -> Iterato
     """
     part, repeated = task
     record = job.folder / f"{part.name}.json"
-    kept, altered = load_record(record, PartSummary), ""
+    kept, altered = load_kept(record, PartSummary)
     if kept is not None:
-        altered = find_altered(job.folder, kept.files)
-        if not altered:
-            yield PartDone(part.index, kept, kept=True)
-            return
+        yield PartDone(part.index, kept, kept=True)
+        return
     with removed_on_failure(job.folder, f"{part.name}.[!d]*"), contextlib.ExitStack() as stack:
         encode = BatchEncoder(job.encoding)
         names = [f"{part.name}.{side}." for side in job.options.sides]

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, final
@@ -14,7 +14,7 @@ from bytelm.corpus.shards import check_shard
 from bytelm.encoding import Encoding
 from bytelm.errors import ConfigError, CorpusError
 
-_SummaryT = TypeVar("_SummaryT", bound=Config)
+_SummaryT = TypeVar("_SummaryT", "PartSummary", "DigestSummary")
 
 
 @final
@@ -109,14 +109,19 @@ def load_record(path: Path, kind: type[_SummaryT]) -> _SummaryT | None:
         return None
 
 
-def find_altered(folder: Path, files: Sequence[Shard]) -> str:
-    """What is wrong with the files of a finished part; nothing where they are as they were written."""
+def load_kept(path: Path, kind: type[_SummaryT]) -> tuple[_SummaryT | None, str]:
+    """The record of a part that an earlier build finished, if its files beside it are as they were written; else None,
+    and what is wrong with them, if there is a record at all.
+    """
+    kept = load_record(path, kind)
+    if kept is None:
+        return None, ""
     try:
-        for file in files:
-            check_shard(folder / file.file, file)
+        for file in kept.files:
+            check_shard(path.parent / file.file, file)
     except CorpusError as error:
-        return str(error)
-    return ""
+        return None, str(error)
+    return kept, ""
 
 
 def remove_files(folder: Path, pattern: str) -> None:
