@@ -21,7 +21,7 @@ def _load() -> ModuleType | None:
     if os.environ.get("BYTELM_KERNEL") == "numpy":
         return None
     try:
-        return importlib.import_module("bytelm.encoding._kernel")
+        return importlib.import_module("._kernel", __package__)
     except ImportError:
         return None
 

@@ -1,4 +1,4 @@
-"""Hypothesis: arbitrary text and arbitrary bytes through every encoding."""
+"""Hypothesis: the kit on every encoding, and arbitrary text and bytes against the reference and Python's codecs."""
 
 import itertools
 import re
@@ -12,29 +12,19 @@ from hypothesis import strategies as st
 from bytelm.encoding import CONTROL_NAMES, INVALID, get_encoding
 from bytelm.encoding.reference import reference_coder
 from bytelm.errors import EncodingError
+from bytelm.testing import coders
+from bytelm.testing.encodings import CHECKS, NOTHING
 
 pytestmark = pytest.mark.usefixtures("kernel")
 any_encoding = st.sampled_from(ENCODINGS)
 
 
-@given(any_encoding, st.text())
-@settings(deadline=None, max_examples=300)
-def test_text_round_trips(encoding, text):
-    data = encoding.encode(text)
-    assert data.dtype == np.uint8
-    assert encoding.decode(data) == text
-    assert encoding.decode(data.tobytes(), errors="replace") == text
-    assert encoding.decode(data.tolist()) == text
-    assert encoding.complete(data) == len(data)
-    assert encoding.char_starts(data).sum() == len(text)
-
-
-@given(any_encoding, st.text(), st.text())
-@settings(deadline=None)
-def test_words_concatenate(encoding, left, right):
-    joined = np.concatenate([encoding.encode(left), encoding.encode(right)])
-    assert np.array_equal(encoding.encode(left + right), joined)
-    assert encoding.decode(joined) == left + right
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_kit_passes(encoding, check, monkeypatch):
+    monkeypatch.setitem(coders._EXAMPLES, "quick", 15)
+    report = CHECKS[check](encoding, NOTHING, "quick")
+    assert report.outcome == "passed", report.message
+    assert report.left_out == ()
 
 
 @given(
@@ -159,13 +149,6 @@ def test_utf8_is_pythons_codec_on_all_sequences_of_border_bytes():
 def test_utf16_and_utf32_are_pythons_codecs(text):
     assert get_encoding("utf16").encode(text).tobytes() == text.encode("utf-16-be")
     assert get_encoding("utf32").encode(text).tobytes() == text.encode("utf-32-be")
-
-
-@given(any_encoding, st.text(), st.characters(categories=["Cs"]), st.text())
-@settings(deadline=None)
-def test_a_lone_surrogate_is_refused_with_its_index(encoding, before, surrogate, after):
-    with pytest.raises(EncodingError, match=rf"text index {len(before)}: .*U\+{ord(surrogate):04X}"):
-        encoding.encode(before + surrogate + after)
 
 
 def test_a_surrogate_late_in_a_long_text_is_refused_with_its_index(encoding):

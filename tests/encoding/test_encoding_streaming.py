@@ -95,20 +95,6 @@ def test_the_whole_is_what_the_reference_says(case, errors):
     assert whole.split(":")[0] == expected.split(":")[0]
 
 
-@given(st.sampled_from(ENCODINGS), st.text(max_size=40))
-@settings(deadline=None)
-def test_a_piece_never_shows_half_a_character(encoding, text):
-    decoder = encoding.decoder("replace")
-    shown = ""
-    for byte in encoding.encode(text):
-        piece = decoder.decode(bytes([byte]))
-        assert len(piece) <= 1
-        shown += piece
-        assert text.startswith(shown)
-        assert len(decoder.pending) < encoding.max_word
-    assert shown == text
-
-
 def test_after_an_error_the_decoder_is_as_before(encoding):
     decoder = encoding.decoder()
     assert decoder.decode(encoding.encode("月")) == "月"

@@ -1,11 +1,9 @@
 """The view says what the encodings do: bytes, classes and patches agree with them, and the table is aligned."""
 
 import html
-import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -115,14 +113,3 @@ def test_the_view_is_public_and_needs_no_torch():
         "assert not {'torch', 'rich', 'matplotlib'} & set(sys.modules); str(view); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_notebook_shows_views(capsys):
-    notebook = Path(__file__).parents[2] / "notebooks" / "encoding.ipynb"
-    names: dict[str, object] = {}
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        assert not cell.get("outputs")
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), str(notebook), "exec"), names)
-    assert "dense-ja 26 bytes" in capsys.readouterr().out
-    assert "<table" in names["view"]._repr_html_()
