@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
-
 from bytelm.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound="Config")
@@ -76,6 +74,8 @@ class Config:
 
     def to_yaml(self) -> str:
         """The tree as a YAML document."""
+        import yaml
+
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     @classmethod
@@ -85,6 +85,8 @@ class Config:
         Raises:
             ConfigError: the file cannot be read, or the document is not YAML or not a valid tree.
         """
+        import yaml
+
         where = source if isinstance(source, Path) else "document"
         try:
             text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source

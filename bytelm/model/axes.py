@@ -142,25 +142,42 @@ class FeedForwardConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class NgramConfig(Config):
-    """Hashed byte-n-gram tables.
+    """Hashed tables of the n-grams of symbols.
 
     Attributes:
-        orders: the n, each from 1 to the patch size, so that the bytes of one window are enough.
+        orders: the n. At the merger, and for tokens, one longer than a patch reads the windows before; in chained heads
+            each is at most the patch size, so that the bytes of one window are enough.
         rows: rows per table.
+        row_width: numbers of a row, whose sum is then projected to the width of the model; by default rows are as wide
+            as the model, and there is no projection.
     """
 
     orders: tuple[int, ...] = (2, 3, 4)
     rows: int = 32_768
+    row_width: int | None = None
 
     def validate(self) -> None:
         """Check that orders are distinct and positive."""
         distinct = len(set(self.orders)) == len(self.orders)
         self.require(bool(self.orders) and distinct and min(self.orders) > 0, "orders", "distinct numbers > 0")
         self.require(self.rows > 0, "rows", "a number > 0")
+        self.require(self.row_width is None or self.row_width > 0, "row_width", "a number > 0")
+
+    def row_numbers(self, width: int) -> int:
+        """Numbers of a row in a model of this width."""
+        return self.row_width or width
+
+    def num_products(self, width: int) -> int:
+        """Weights of the projection, multiplied once where rows are read."""
+        return self.row_width * width if self.row_width else 0
+
+    def num_in_rows(self, width: int) -> int:
+        """Numbers of all rows of one set of tables."""
+        return len(self.orders) * self.rows * self.row_numbers(width)
 
     def num_parameters(self, width: int) -> int:
-        """Parameters of one set of tables."""
-        return len(self.orders) * self.rows * width
+        """Parameters of one set of tables and its projection."""
+        return self.num_in_rows(width) + self.num_products(width)
 
 
 PositionConfig = RotaryConfig | AlibiConfig | LearnedPositionsConfig

@@ -32,6 +32,13 @@ class StatesBlock:
         """The block of these rows."""
         return StatesBlock(self.model, self.unit, self.h_BRD[rows], self.windows_BRP[rows])
 
+    def join(self, other: "StatesBlock") -> "StatesBlock":
+        """The rows of this block and then those of another; see :class:`bytelm.decoding.protocols.Block`."""
+        most = max(self.num_states, other.num_states)
+        h_BRD = torch.cat((widened(self.h_BRD, most), widened(other.h_BRD, most)))
+        windows_BRP = torch.cat((widened(self.windows_BRP, most), widened(other.windows_BRP, most)))
+        return StatesBlock(self.model, self.unit, h_BRD, windows_BRP)
+
     def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess | DraftHeadsGuess":
         """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
         rows = torch.arange(len(emitted), device=emitted.device)
@@ -44,6 +51,12 @@ class StatesBlock:
         if self.unit == 1:
             return HeadsGuess(self.model, h_BD, window_BP, unit)
         return NextPatchGuess(self.model, h_BD, unit)
+
+
+def widened(states_BR_: Tensor, num_states: int) -> Tensor:
+    """(B, R, …) with the last state repeated until there are ``num_states``."""
+    missing = num_states - states_BR_.shape[1]
+    return torch.cat((states_BR_, states_BR_[:, -1:].expand(-1, missing, *states_BR_.shape[2:])), dim=1)
 
 
 class HeadsGuess:

@@ -33,7 +33,7 @@ from bytelm.nn.feedforward import GeluMLP, SwiGLU
 from bytelm.nn.merger import ConcatMerger, MLPMerger, TokenEmbedding
 from bytelm.nn.ngram import NgramTables
 from bytelm.nn.norm import RMSNorm
-from bytelm.nn.position import Alibi, Rotary, Unplaced
+from bytelm.nn.position import Alibi, Rotary, Unplaced, alibi_slopes
 
 _NOISE = 2**20 + 7
 """Numbers in a block of noise: no multiple of the width of a matrix."""
@@ -48,7 +48,7 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
         blocks = [_block(config, i) for i in range(config.num_blocks)]
         merger, heads = _merger(config, config.merger), _heads(config)
         drafts = _next_patch(config), _draft_heads(config)
-        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, *drafts)
+        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, *drafts, _state_tables(config))
     tie_head(model)
     if model.device.type != "meta":
         initialise(model, seed)
@@ -79,6 +79,14 @@ def tie_head(model: ByteLM) -> None:
     match model.config.heads, model.heads, model.merger:
         case LMHeadConfig(tied=True), LMHead() as head, TokenEmbedding() as merger:
             head.unembedding.weight = merger.embedding.weight
+
+
+def fill_buffers(model: ByteLM, device: str | torch.device) -> None:
+    """Compute what is in no file, for a model that was built on the meta device."""
+    match model.config.position:
+        case AlibiConfig(shrink=shrink):
+            slopes = alibi_slopes(model.config.attention.num_heads) / shrink
+            model.position.register_buffer("slopes", slopes.to(device), persistent=False)
 
 
 def initialise(model: ByteLM, seed: int) -> None:
@@ -186,7 +194,7 @@ def _block(config: ModelConfig, index: int) -> SequentialBlock | ParallelBlock:
 
 
 def _tables(config: NgramConfig | None, width: int) -> NgramTables | None:
-    return None if config is None else NgramTables(config.orders, config.rows, width)
+    return None if config is None else NgramTables(config.orders, config.rows, width, config.row_width)
 
 
 def _byte_merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
@@ -205,7 +213,8 @@ def _merger(config: ModelConfig, merger: MergerConfig | TokenEmbeddingConfig) ->
             return _byte_merger(config, merger)
         case TokenEmbeddingConfig():
             num_positions = config.context if config.position.kind == "learned" else 0
-            return TokenEmbedding(merger.num_rows, config.width, merger.scale, num_positions)
+            tables = _tables(merger.tables, config.width)
+            return TokenEmbedding(merger.num_rows, config.width, merger.scale, num_positions, tables)
 
 
 def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
@@ -231,6 +240,10 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
                 _tables(heads.tables, config.width),
                 heads.num_unembeddings(config.patch),
             )
+
+
+def _state_tables(config: ModelConfig) -> NgramTables | None:
+    return _tables(config.heads.tables, config.width) if isinstance(config.heads, LMHeadConfig) else None
 
 
 def _next_patch(config: ModelConfig) -> NextPatch | None:

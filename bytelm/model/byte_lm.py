@@ -15,6 +15,7 @@ from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.document_view import DocumentView
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.nn.merger import ConcatMerger, TokenEmbedding
+from bytelm.nn.ngram import NgramTables, windows_before
 from bytelm.shapes import Hidden, Windows
 
 
@@ -58,6 +59,7 @@ class ByteLM(nn.Module):
         merger, position, blocks, norm, heads: the parts.
         next_patch: drafts the patches after the next one with the heads, or None.
         draft_heads: draft the tokens after the next one, or None.
+        state_tables: n-gram tables that add to states before the last norm, or None.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ByteLM(nn.Module):
         heads: IndependentHeads | ChainedHeads | LMHead,
         next_patch: NextPatch | None = None,
         draft_heads: DraftHeads | None = None,
+        state_tables: NgramTables | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -77,6 +80,7 @@ class ByteLM(nn.Module):
         self.blocks, self.norm, self.heads = nn.ModuleList(blocks), norm, heads
         self.next_patch = next_patch
         self.draft_heads = draft_heads
+        self.state_tables = state_tables
 
     @property
     def device(self) -> torch.device:
@@ -98,10 +102,21 @@ class ByteLM(nn.Module):
         """
         positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
         places = self.position(positions, None if view is None else view.mask_B1TS)
-        x_BTD = self.merger(windows_BTP, positions)
+        symbols_BTN = self._with_windows_before(windows_BTP, positions, view)
+        x_BTD = self.merger(symbols_BTN, positions)
         for block in self.blocks:
             x_BTD = block(x_BTD, places, view)
-        return self.norm(x_BTD)
+        return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
+
+    def _with_windows_before(
+        self, windows_BTP: Windows, positions: Int[Tensor, "*_ T"], view: CacheView | DocumentView | None
+    ) -> Int[Tensor, "B T _"]:
+        """Each window behind those before it that the n-grams of this model reach into."""
+        num = self.config.num_windows_before
+        if not num:
+            return windows_BTP
+        before = view.before if isinstance(view, CacheView) else windows_before
+        return torch.cat((before(windows_BTP, positions, num), windows_BTP), dim=-1)
 
     def read(
         self, bytes_BL: Integer[Tensor, "B L"], boundaries: Boundaries | None = None
@@ -172,4 +187,5 @@ class ByteLM(nn.Module):
             attention.head_width,
             device=weight.device,
             dtype=weight.dtype,
+            window=self.config.patch if self.config.num_windows_before else 0,
         )

@@ -43,12 +43,12 @@ class MergerConfig(Config):
 
     def num_products(self, patch: int, width: int) -> int:
         """Weights of matrices, each of which is multiplied once at every position."""
-        return patch * self.byte_width * width
+        return patch * self.byte_width * width + (self.tables.num_products(width) if self.tables else 0)
 
     def num_parameters(self, vocab_size: int, patch: int, width: int) -> int:
         """Parameters of embedding, matrices and tables."""
         plain = vocab_size * self.byte_width + self.num_products(patch, width)
-        return plain + (self.tables.num_parameters(width) if self.tables else 0)
+        return plain + (self.tables.num_in_rows(width) if self.tables else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +81,21 @@ class TokenEmbeddingConfig(Config):
     Attributes:
         num_rows: rows of the table, at least as many as symbols.
         scale: of the vectors.
+        tables: tables of the n-grams of tokens that end at each one; none by default.
     """
 
     kind: Literal["token"] = "token"
     num_rows: int
     scale: float = 1.0
+    tables: NgramConfig | None = None
 
     def validate(self) -> None:
         """Check ``num_rows``."""
         self.require(self.num_rows > 0, "num_rows", "a number > 0")
 
     def num_parameters(self, vocab_size: int, patch: int, width: int) -> int:
-        """Parameters of the table."""
-        return self.num_rows * width
+        """Parameters of the table, and of those of n-grams."""
+        return self.num_rows * width + (self.tables.num_parameters(width) if self.tables else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,8 @@ class LMHeadConfig(Config):
         bias: whether it has one.
         scale: of the logits.
         tied: whether its table is that of the embedding.
+        tables: tables of the n-grams of tokens that end at each one, added to its state before the last norm; none by
+            default.
     """
 
     kind: Literal["lm"] = "lm"
@@ -112,6 +116,7 @@ class LMHeadConfig(Config):
     bias: bool = False
     scale: float = 1.0
     tied: bool = False
+    tables: NgramConfig | None = None
 
     @property
     def laws(self) -> tuple[Law, ...]:
@@ -119,8 +124,9 @@ class LMHeadConfig(Config):
         return ("next",)
 
     def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
-        """Parameters of table and bias; a tied table counts where the embedding is."""
-        return (0 if self.tied else self.num_rows * width) + (self.num_rows if self.bias else 0)
+        """Parameters of tables and bias; a tied table counts where the embedding is."""
+        plain = (0 if self.tied else self.num_rows * width) + (self.num_rows if self.bias else 0)
+        return plain + (self.tables.num_parameters(width) if self.tables else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,11 +297,10 @@ class ModelConfig(Config):
             )
         if self.draft_heads is not None and not isinstance(self.heads, LMHeadConfig):
             raise ConfigError(f"heads.kind: found {self.heads.kind!r}, expected 'lm', beside which draft_heads draft")
-        for name, part in (("merger", self.merger), ("heads", self.heads)):
-            tables = getattr(part, "tables", None)
-            if tables is not None and max(tables.orders) > self.patch:
+        match self.heads:
+            case ChainedHeadsConfig(tables=NgramConfig(orders=orders)) if max(orders) > self.patch:
                 raise ConfigError(
-                    f"{name}.tables.orders: found {tables.orders!r}, expected numbers of at most patch = {self.patch}"
+                    f"heads.tables.orders: found {orders!r}, expected numbers of at most patch = {self.patch}"
                 )
 
     def _check_vocabulary(self) -> None:
@@ -332,6 +337,13 @@ class ModelConfig(Config):
         symbol.
         """
         return ("next",) if self.patch == 1 else self.heads.laws
+
+    @property
+    def num_windows_before(self) -> int:
+        """Windows before its own that a position reads: some where an n-gram is longer than a patch."""
+        parts = (getattr(self.merger, "tables", None), getattr(self.heads, "tables", None))
+        longest = max((n for tables in parts if tables is not None for n in tables.orders), default=0)
+        return max(0, -(-longest // self.patch) - 1)
 
     def num_body_parameters(self) -> int:
         """Parameters of the blocks and the last norm: those that do matrix work at every patch position."""

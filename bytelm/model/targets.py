@@ -1,5 +1,6 @@
 """A byte model under one law, as the decoding loop sees it: prompts in, blocks of logits out, a cache in between."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,21 +70,34 @@ class _StreamTarget:
         self.fixed_shapes = compiled
         self.attention: PromptAttention = "causal"
         self.cache: KVCache
+        self._slots_B: Int[Tensor, " B"]
         self._forward: _Forward = compile_once(_forward) if compiled else _forward
 
-    def _with_bos(self, prompts: Sequence[NDArray[Any]], num_new: int) -> list[NDArray[Any]]:
-        """Prompts with their BOS patch, after a check that they fit."""
+    def new(self) -> "_StreamTarget":
+        """A target of the same model and law that holds no rows yet."""
+        return copy.copy(self)  # of which ``start`` replaces what is of a batch
+
+    def check_fits(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int]) -> None:
+        """Refuse prompts that with their new symbols are longer than the model's context.
+
+        Raises:
+            DecodingError: names the row.
+        """
         context = self.model.config.context
-        for r, prompt in enumerate(prompts):
+        for r, (prompt, new) in enumerate(zip(prompts, _by_row(num_new, len(prompts)).tolist(), strict=True)):
             bos, unit = len(self.bos_patch), "tokens" if self.patch == 1 else "bytes"
-            total = bos + len(prompt) + num_new
+            total = bos + len(prompt) + new
             if total > context:
                 raise DecodingError(
-                    f"prompt {r}: {bos} {unit} of BOS, {len(prompt)} of prompt and {num_new} new ones make {total},"
+                    f"prompt {r}: {bos} {unit} of BOS, {len(prompt)} of prompt and {new} new ones make {total},"
                     f" expected at most the model's context of {context} {unit}"
                 )
             if bos + len(prompt) == 0:
                 raise DecodingError(f"prompt {r}: found no symbols and no BOS, expected at least one of them")
+
+    def _with_bos(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int]) -> list[NDArray[Any]]:
+        """Prompts with their BOS patch, after a check that they fit."""
+        self.check_fits(prompts, num_new)
         return [np.concatenate((self.bos_patch, prompt)) for prompt in prompts]
 
     def _prefill(self, streams: Sequence[NDArray[Any]], capacity: int, pick: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
@@ -143,13 +157,15 @@ class PatchTarget(_StreamTarget):
         self._last_B: Int[Tensor, " B"]
         self._longest = 0
 
-    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> StatesBlock:
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int], max_draft: int) -> StatesBlock:
         """Read the prompts; see :class:`bytelm.decoding.protocols.Target`."""
         streams = [row[len(row) % self.patch :].reshape(-1, self.patch) for row in self._with_bos(prompts, num_new)]
-        self._last_B = torch.tensor([len(stream) - 1 for stream in streams], device=self.device)
-        self._longest = max(len(stream) for stream in streams)
-        room = -(-num_new // self.patch) + max_draft // self.patch
-        h_BD = self._prefill(streams, self._longest + room, self._last_B)
+        lengths = np.array([len(stream) for stream in streams])
+        slots = lengths - -_by_row(num_new, len(prompts)) // self.patch + max_draft // self.patch
+        self._last_B = torch.from_numpy(lengths - 1).to(self.device)
+        self._slots_B = torch.from_numpy(slots).to(self.device)
+        self._longest = int(lengths.max())
+        h_BD = self._prefill(streams, int(slots.max()), self._last_B)
         last = torch.from_numpy(np.stack([stream[-1] for stream in streams]).astype(np.int64)).to(self.device)
         return StatesBlock(self.model, self.unit, h_BD[:, None], last[:, None])
 
@@ -169,7 +185,14 @@ class PatchTarget(_StreamTarget):
     def select(self, rows: Int[Tensor, " _"]) -> None:
         """Keep these rows."""
         self.cache.select(rows)
-        self._last_B = self._last_B[rows]
+        self._last_B, self._slots_B = self._last_B[rows], self._slots_B[rows]
+
+    def join(self, other: "PatchTarget") -> None:
+        """Take up the rows of another; see :class:`bytelm.decoding.protocols.Target`."""
+        self._last_B = torch.cat((self._last_B, other._last_B))
+        self._slots_B = torch.cat((self._slots_B, other._slots_B))
+        self._longest = int(self._last_B.max()) + 1
+        self.cache.join(other.cache, int(self._slots_B.max()))
 
     def rewind(self, counts: Counts) -> None:
         """Forget the last patches."""
@@ -192,20 +215,23 @@ class NextTarget(_StreamTarget):
         self._lengths_B: Int[Tensor, " B"]
         self._longest = 0
 
-    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> StatesBlock:
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int], max_draft: int) -> StatesBlock:
         """Read the prompts in all phases; see :class:`bytelm.decoding.protocols.Target`."""
         patch, device = self.patch, self.device
         strings = self._with_bos(prompts, num_new)
         streams = [
             row[s : s + (len(row) - s) // patch * patch].reshape(-1, patch) for row in strings for s in range(patch)
         ]
-        self._longest = max(len(row) for row in strings)
-        slots = -(-(self._longest + num_new + max_draft) // patch) + 1
+        lengths = np.array([len(row) for row in strings])
+        self._longest = int(lengths.max())
+        needed = -(-(lengths + _by_row(num_new, len(strings)) + max_draft) // patch) + 1
+        slots = int(needed.max())
+        self._slots_B = torch.from_numpy(needed).to(device)
         data = np.zeros((len(strings), slots * patch), np.int64)
         for r, row in enumerate(strings):
             data[r, : len(row)] = row
         self._bytes_BL = torch.from_numpy(data).to(device)
-        self._lengths_B = torch.tensor([len(row) for row in strings], device=device)
+        self._lengths_B = torch.from_numpy(lengths).to(device)
         stream, slot = self._place(self._lengths_B - 1)
         h = self._prefill(streams, slots, slot.repeat_interleave(patch))
         rows = torch.arange(len(strings), device=device)
@@ -263,6 +289,17 @@ class NextTarget(_StreamTarget):
         """Keep these rows, with all their streams."""
         self.cache.select((rows[:, None] * self.patch + torch.arange(self.patch, device=self.device)).flatten())
         self._bytes_BL, self._lengths_B = self._bytes_BL[rows], self._lengths_B[rows]
+        self._slots_B = self._slots_B[rows]
+
+    def join(self, other: "NextTarget") -> None:
+        """Take up the rows of another, with all their streams; see :class:`bytelm.decoding.protocols.Target`."""
+        self._lengths_B = torch.cat((self._lengths_B, other._lengths_B))
+        self._slots_B = torch.cat((self._slots_B, other._slots_B))
+        self._longest, slots = int(self._lengths_B.max()), int(self._slots_B.max())
+        width = slots * self.patch
+        parts = [part[:, :width] for part in (self._bytes_BL, other._bytes_BL)]
+        self._bytes_BL = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+        self.cache.join(other.cache, slots)
 
     def rewind(self, counts: Counts) -> None:
         """Forget the last bytes."""
@@ -291,6 +328,11 @@ def _forward(
     last_seen: _Positions | None = None,
 ) -> Hidden:
     return model(windows_BTP, CacheView(cache, rows, positions, num_slots, last_seen))
+
+
+def _by_row(num_new: int | Sequence[int], num_rows: int) -> NDArray[np.int64]:
+    """How many new symbols each row may commit."""
+    return np.broadcast_to(np.asarray(num_new, dtype=np.int64), num_rows)
 
 
 def _padded(

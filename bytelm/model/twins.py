@@ -3,13 +3,21 @@
 A twin keeps width, blocks, attention, feed-forward, norms and positions of the body, so the parameters of the body are
 the same; trained with the same settings it reads as much text in each step. Not the same are embedding and head, and
 the operations per character, for a position of the body stands for less text, or for another amount of it. N-gram
-tables and the next-patch module, which read inside of a patch, are left out.
+tables and the next-patch module, which read inside of a patch, are left out; a twin of tokens may have tables of its
+own.
 """
 
 import dataclasses
 
 from bytelm.errors import ConfigError
-from bytelm.model.config import IndependentHeadsConfig, LMHeadConfig, MergerConfig, ModelConfig, TokenEmbeddingConfig
+from bytelm.model.config import (
+    IndependentHeadsConfig,
+    LMHeadConfig,
+    MergerConfig,
+    ModelConfig,
+    NgramConfig,
+    TokenEmbeddingConfig,
+)
 
 
 def next_byte_twin(config: ModelConfig) -> ModelConfig:
@@ -30,13 +38,22 @@ def next_byte_twin(config: ModelConfig) -> ModelConfig:
     )
 
 
-def token_twin(config: ModelConfig, vocab_size: int, context: int) -> ModelConfig:
+def token_twin(
+    config: ModelConfig,
+    vocab_size: int,
+    context: int,
+    *,
+    tables: NgramConfig | None = None,
+    head_tables: NgramConfig | None = None,
+) -> ModelConfig:
     """The model of tokens: a position for each, which predicts the next one; embedding and head have their own tables.
 
     Args:
         config: of the model of bytes.
         vocab_size: V, ids of the tokenizer.
         context: L, tokens read at once.
+        tables: of the n-grams of tokens, at the embedding; none by default.
+        head_tables: the same before the last norm.
     Raises:
         ConfigError: the model is one of tokens, or has one head already; ``vocab_size`` or ``context`` is below 1.
     """
@@ -46,8 +63,8 @@ def token_twin(config: ModelConfig, vocab_size: int, context: int) -> ModelConfi
         patch=1,
         vocab_size=vocab_size,
         context=context,
-        merger=TokenEmbeddingConfig(num_rows=vocab_size),
-        heads=LMHeadConfig(num_rows=vocab_size),
+        merger=TokenEmbeddingConfig(num_rows=vocab_size, tables=tables),
+        heads=LMHeadConfig(num_rows=vocab_size, tables=head_tables),
         next_patch=None,
     )
 

@@ -50,11 +50,6 @@ def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return packed and width % native.STEP == 0
 
 
-# A registered operation: torch.compile calls it as it is.
-torch.library.define("bytelm::rows_attention", "(Tensor q, Tensor k, Tensor v, Tensor mask, float scale) -> Tensor")
-
-
-@torch.library.impl("bytelm::rows_attention", "cpu")
 def _run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     assert native.core is not None
     (batch, heads, queries, width), (kv_heads, slots) = q.shape, k.shape[1:3]
@@ -67,6 +62,8 @@ def _run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     return y
 
 
-@torch.library.register_fake("bytelm::rows_attention")
 def _shape(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     return q.new_empty(q.shape)
+
+
+native.register("rows_attention", "(Tensor q, Tensor k, Tensor v, Tensor mask, float scale) -> Tensor", _run, _shape)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bytelm.nn.ngram import ABSENT
+
 
 class KVCache:
     """Keys and values of every block for a batch of streams.
@@ -11,6 +13,11 @@ class KVCache:
     Rows are streams; slot ``t`` of a row holds the key and value of its patch position ``t``. Nothing records how much
     of a row is valid: a query at position ``t`` sees slots ``<= t``, and every slot is written before a query can see
     it. Slots begin as zeros because those that a mask hides must still hold finite numbers (0 times NaN is NaN).
+
+    Args:
+        num_blocks, num_rows, kv_heads, capacity, head_width: sizes.
+        device, dtype: of keys and values.
+        window: P, where the windows of symbols are kept, too, for n-grams that are longer than a patch; else 0.
     """
 
     def __init__(
@@ -23,10 +30,12 @@ class KVCache:
         *,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        window: int = 0,
     ) -> None:
         shape = (num_rows, kv_heads, capacity, head_width)
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(num_blocks)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(num_blocks)]
+        self.windows = torch.zeros((num_rows, capacity, window), device=device, dtype=torch.int64)
 
     @property
     def capacity(self) -> int:
@@ -36,13 +45,36 @@ class KVCache:
     @property
     def num_bytes(self) -> int:
         """Memory of all slots, in bytes."""
-        return sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
+        return sum(part.nbytes for part in (*self.keys, *self.values, self.windows))
 
     def select(self, rows: Int[Tensor, " _"]) -> None:
         """Keep these rows, in this order; a row named twice is copied. Block by block, so that little is held twice."""
         for parts in (self.keys, self.values):
             for block, part in enumerate(parts):
                 parts[block] = part[rows]
+        self.windows = self.windows[rows]
+
+    def join(self, other: "KVCache", capacity: int) -> None:
+        """Take up the rows of another cache, after one's own; all then have ``capacity`` slots, and the other no rows.
+
+        Block by block, so that little is held twice.
+        """
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            for block, parts in enumerate(zip(mine, theirs, strict=True)):
+                mine[block], theirs[block] = _below_each_other(*parts, capacity, 2), parts[1][:0]
+        self.windows = _below_each_other(self.windows, other.windows, capacity, 1)
+        other.windows = other.windows[:0]
+
+
+def _below_each_other(one: Tensor, other: Tensor, capacity: int, axis: int) -> Tensor:
+    """The rows of both, cut or filled with zeros to ``capacity`` slots along an axis."""
+    shape = list(one.shape)
+    shape[0], shape[axis] = len(one) + len(other), capacity
+    joined = one.new_zeros(shape)
+    for rows, part in zip((joined[: len(one)], joined[len(one) :]), (one, other), strict=True):
+        kept = min(capacity, part.shape[axis])
+        rows.narrow(axis, 0, kept).copy_(part.narrow(axis, 0, kept))
+    return joined
 
 
 class CacheView:
@@ -80,3 +112,14 @@ class CacheView:
         values[self._into] = v_BGTE.transpose(1, 2).to(values.dtype)
         keys, values = keys[:, :, : self.num_slots], values[:, :, : self.num_slots]
         return (keys, values) if self.rows is None else (keys[self.rows], values[self.rows])
+
+    def before(
+        self, windows_BTP: Int[Tensor, "B T P"], positions: Int[Tensor, "B T"], num: int
+    ) -> Int[Tensor, "B T _"]:
+        """Write the new windows; return the ``num`` before each, as :func:`bytelm.nn.ngram.windows_before` does."""
+        rows_B1, _, slots_BT = self._into
+        self.cache.windows[rows_B1, slots_BT] = windows_BTP
+        lags = torch.arange(num, 0, -1, device=positions.device)
+        slots_BTN = positions[..., None] - lags
+        found = self.cache.windows[rows_B1[..., None], slots_BTN.clamp(min=0)]
+        return torch.where((slots_BTN >= 0)[..., None], found, ABSENT).flatten(2)

@@ -55,10 +55,6 @@ def _codes(weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return codes, scale.flatten()
 
 
-# A registered operation: torch.compile calls it as it is.
-torch.library.define("bytelm::rows_linear", "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor")
-
-
 def _rows_linear(
     x: BFloat16[Tensor, "*B D"],
     weight: BFloat16[Tensor, "_ D"] | Int8[Tensor, "_ D"],
@@ -69,7 +65,6 @@ def _rows_linear(
     return found
 
 
-@torch.library.impl("bytelm::rows_linear", "cpu")
 def _run(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     assert native.core is not None
     x, y = x.contiguous(), x.new_empty(*x.shape[:-1], len(weight))
@@ -83,6 +78,8 @@ def _run(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -
     return y
 
 
-@torch.library.register_fake("bytelm::rows_linear")
 def _shape(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(weight))
+
+
+native.register("rows_linear", "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor", _run, _shape)

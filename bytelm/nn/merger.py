@@ -22,16 +22,17 @@ class ConcatMerger(nn.Module):
 
     def __init__(self, vocab_size: int, patch: int, byte_width: int, width: int, tables: NgramTables | None) -> None:
         super().__init__()
+        self.patch = patch
         self.embedding = embedding(vocab_size, byte_width)
         self.projection = Linear(patch * byte_width, width, bias=False)
         self.tables = tables
 
     def forward(
-        self, windows_BP: Int[Tensor, "*B P"], positions: Int[Tensor, "*_ T"] | None = None
+        self, symbols_BN: Int[Tensor, "*B _"], positions: Int[Tensor, "*_ T"] | None = None
     ) -> Float[Tensor, "*B D"]:
-        """One vector per window; ``positions`` are not looked at."""
-        x_BD = self.merge(self.embedding(windows_BP).flatten(-2))
-        return x_BD if self.tables is None else x_BD + self.tables(windows_BP)
+        """One vector per window, the last P of some symbols; ``positions`` are not looked at."""
+        x_BD = self.merge(self.embedding(symbols_BN[..., -self.patch :]).flatten(-2))
+        return x_BD if self.tables is None else x_BD + self.tables(symbols_BN)
 
     def merge(self, bytes_BF: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
         """From the concatenated embeddings to one vector."""
@@ -65,24 +66,36 @@ class MLPMerger(ConcatMerger):
 
 
 class TokenEmbedding(nn.Module):
-    """One vector per symbol (P = 1), times ``scale``, plus one per position where positions are learned.
+    """One vector per symbol (P = 1), times ``scale``, plus one per position where positions are learned, plus the rows
+    of the n-grams that end with it.
 
     Args:
         num_rows: rows of the table.
         width: D.
         scale: of the vectors of symbols.
         num_positions: rows of the table of positions; 0 for none.
+        tables: n-gram tables, or None.
     """
 
-    def __init__(self, num_rows: int, width: int, scale: float = 1.0, num_positions: int = 0) -> None:
+    def __init__(
+        self,
+        num_rows: int,
+        width: int,
+        scale: float = 1.0,
+        num_positions: int = 0,
+        tables: NgramTables | None = None,
+    ) -> None:
         super().__init__()
+        self.tables = tables
         self.scale = scale
         self.embedding = embedding(num_rows, width)
         self.positions = embedding(num_positions, width) if num_positions else None
 
-    def forward(self, windows_BP: Int[Tensor, "*B 1"], positions: Int[Tensor, "*_ T"]) -> Float[Tensor, "*B D"]:
-        """One vector per window."""
-        x_BD = self.embedding(windows_BP[..., 0])
+    def forward(self, symbols_BN: Int[Tensor, "*B _"], positions: Int[Tensor, "*_ T"]) -> Float[Tensor, "*B D"]:
+        """One vector for the last of some symbols."""
+        x_BD = self.embedding(symbols_BN[..., -1])
         if self.scale != 1.0:
             x_BD = x_BD * self.scale
+        if self.tables is not None:
+            x_BD = x_BD + self.tables(symbols_BN)
         return x_BD if self.positions is None else x_BD + self.positions(positions)

@@ -1,6 +1,7 @@
 """The native core of linear layers and attention in bfloat16, where it was built and torch has no fast way."""
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -16,7 +17,7 @@ def _load() -> ModuleType | None:
     if torch.backends.cpu.get_cpu_capability() != "AVX2":  # with AVX-512, torch has kernels of its own
         return None
     try:
-        return importlib.import_module("bytelm.nn._rows")
+        return importlib.import_module("._rows", __package__)
     except ImportError:
         return None
 
@@ -29,3 +30,21 @@ def is_for_core(*tensors: torch.Tensor) -> bool:
     if core is None or torch.is_grad_enabled():
         return False
     return all(tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
+
+
+def register(name: str, schema: str, run: Callable[..., torch.Tensor], shape: Callable[..., torch.Tensor]) -> None:
+    """Make ``run`` the operation ``torch.ops.bytelm.<name>``, which ``torch.compile`` calls as it is.
+
+    Nothing happens where there is no core, so that a second copy of this code in the same process can be imported.
+
+    Args:
+        name: of the operation.
+        schema: in the language of :func:`torch.library.define`.
+        run: computes with the core, on the CPU.
+        shape: an empty tensor like the result.
+    """
+    if core is None:
+        return
+    torch.library.define(f"bytelm::{name}", schema)
+    torch.library.impl(f"bytelm::{name}", "cpu", run)
+    torch.library.register_fake(f"bytelm::{name}", shape)

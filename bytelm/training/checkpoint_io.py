@@ -14,6 +14,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 
 from bytelm.errors import CheckpointError
+from bytelm.hub.tensor_files import refusal
+from bytelm.places import is_plain_name
 from bytelm.training.parallel import in_first_process
 
 _HASH_BLOCK_BYTES = 1 << 22
@@ -102,13 +104,14 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, and refuse it where its digest is another.
+        """Read a checkpoint, and refuse it where its digest is another. No code in it is run, whatever is asked for.
 
         Raises:
+            pickle.UnpicklingError: it holds more than tensors and plain values.
             CheckpointError: the file was cut or altered after it was written, or it is a folder of shards.
         """
         good = in_first_process(lambda: _checked(path))
-        loaded: dict[str, Any] = super().load_checkpoint(good, map_location, weights_only)
+        loaded: dict[str, Any] = super().load_checkpoint(good, map_location, weights_only=True)
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -147,6 +150,19 @@ def save_hashed(value: Any, file: IO[bytes]) -> str:
             raise hashed.error from None
         raise
     return hashed.sha256.hexdigest()
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote, of tensors and plain values; no code in it is run.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds more than that.
+    """
+    try:
+        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 (torch raises many kinds for a file that is none)
+        raise CheckpointError(f"{path}: {refusal(error)}, expected a checkpoint that fit wrote") from None
+    return loaded
 
 
 def _digest_path(path: Path) -> Path:
@@ -198,7 +214,10 @@ def verify(path: Path, part: int = 0, parts: int = 1) -> None:
 
 def _compare(path: Path, expected: Iterable[tuple[str, str]]) -> None:
     for digest, name in expected:
-        file = path.parent / name if path.is_dir() else path
+        folder, _, inner = name.rpartition(f"{path.name}/")
+        if path.is_dir() and (folder or not is_plain_name(inner)):
+            raise CheckpointError(f"{_digest_path(path)}: names {name!r}, expected files of {path.name}")
+        file = path / inner if path.is_dir() else path
         found = file_digest(file)
         if found != digest:
             raise CheckpointError(f"{file}: torn or altered: found SHA-256 {found[:16]}…, expected {digest[:16]}…")

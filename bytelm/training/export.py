@@ -1,7 +1,6 @@
 """A checkpoint of a run as a model in a folder, without the run's data and without other processes."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,24 +10,26 @@ from bytelm.hub.checkpoint import save_checkpoint
 from bytelm.model.build import build_model
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import ModelConfig
+from bytelm.training.checkpoint_io import read_plain
 from bytelm.training.sharding import META_FILE, read_shards
 
 _PREFIX = "model."
 
 
-def export_checkpoint(path: Path, out: Path) -> int:
+def export_checkpoint(path: Path, out: Path, *, int8: bool = False) -> int:
     """Write the model of a checkpoint, a file or a folder of shards, to a folder that ``bytelm.load`` reads.
 
     Args:
         path: what :class:`SaveRun` wrote; it is not compared with its digest.
         out: the folder.
+        int8: see :func:`bytelm.hub.checkpoint.save_checkpoint`.
     Returns:
         The optimiser steps behind it.
     Raises:
         CheckpointError: ``path`` is no checkpoint of a byte model, or ``out`` cannot be written.
     """
     is_folder = path.is_dir()
-    saved = _load(path / META_FILE if is_folder else path)
+    saved = read_plain(path / META_FILE if is_folder else path)
     found = saved.get("bytelm", {})
     try:
         config = ModelConfig.from_dict(found["model"], "model")
@@ -39,17 +40,9 @@ def export_checkpoint(path: Path, out: Path) -> int:
     weights = _read_shards(path, model) if is_folder else saved["state_dict"]
     model.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}, assign=True)
     step = int(saved["global_step"])
-    save_checkpoint(out, model, encoding, {"step": step, "epoch": saved["epoch"], "checkpoint": path.name})
+    provenance = {"step": step, "epoch": saved["epoch"], "checkpoint": path.name}
+    save_checkpoint(out, model, encoding, provenance, int8=int8)
     return step
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (torch raises many kinds for a file that is none)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: {reason}, expected a checkpoint that fit wrote") from None
-    return loaded
 
 
 def _read_shards(path: Path, model: ByteLM) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub.checkpoint import save_checkpoint
-from bytelm.hub.export_family import check_exportable, export_llama
+from bytelm.hub.export_family import check_exportable, export_llama, has_tables
+from bytelm.hub.token_checkpoint import save_token_model
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import ByteLM, cross_entropy
 from bytelm.model.config import LMHeadConfig, ModelConfig, NextPatchConfig
@@ -233,14 +234,15 @@ class ByteLMModule(L.LightningModule):
     def export(self, folder: Path, provenance: dict[str, Any], whole: ByteLM | None = None) -> None:
         """Write the model, or ``whole``, a copy that is not sharded, to a folder that ``bytelm.load`` reads.
 
-        A model of tokens is written in LLaMA's layout.
+        A model of tokens is written in LLaMA's layout; one with n-gram tables, which that lacks, in our own.
         """
         model = whole or self.model
         match self.tokenizer:
             case Tokenizer(encoding=encoding):
                 save_checkpoint(folder, model, encoding, provenance)
             case BPETokenizer() as tokenizer:
-                export_llama(folder, model, tokenizer, provenance)
+                save = save_token_model if has_tables(model.config) else export_llama
+                save(folder, model, tokenizer, provenance)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put configuration and encoding, or what tells a BPE from others, beside the weights, as plain values."""

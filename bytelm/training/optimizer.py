@@ -37,7 +37,11 @@ class DecayGroup(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Config):
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up and cosine decay.
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up and a decay.
+
+    The decay is half a cosine over all steps after the warm-up, or, with ``cooldown_steps``, a line over the last ones.
+    The rate then is the same up to there (Hägele et al. 2024, arXiv:2405.18392), so that how long a run is can be
+    decided while it runs: ``bytelm fit --resume RUN --trainer.max_steps N --model.optimizer.cooldown_steps C``.
 
     The defaults are the recipe of the reference model.
 
@@ -47,6 +51,7 @@ class OptimizerConfig(Config):
         lr: learning rate at the end of warm-up.
         min_lr: learning rate at the last step.
         warmup_steps: steps from 0 to ``lr``.
+        cooldown_steps: last steps, over which the rate falls in a line; by default none, and a cosine over all.
         beta1: decay of the mean of gradients.
         beta2: decay of the mean of squared gradients.
         eps: added to the denominator.
@@ -63,6 +68,7 @@ class OptimizerConfig(Config):
     lr: float = 5e-4
     min_lr: float = 1e-5
     warmup_steps: int = 2_000
+    cooldown_steps: int | None = None
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -76,6 +82,7 @@ class OptimizerConfig(Config):
         self.require(self.lr > 0, "lr", "a number > 0")
         self.require(0 <= self.min_lr <= self.lr, "min_lr", f"a number from 0 to lr = {self.lr}")
         self.require(self.warmup_steps >= 0, "warmup_steps", "a number >= 0")
+        self.require(self.cooldown_steps is None or self.cooldown_steps > 0, "cooldown_steps", "a number > 0")
         self.require(0 <= self.beta1 < 1, "beta1", "a number in [0, 1)")
         self.require(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)")
         self.require(self.eps > 0, "eps", "a number > 0")
@@ -88,8 +95,11 @@ class OptimizerConfig(Config):
         """Learning rate of step ``step`` (0, 1, …) of ``num_steps``, as a share of ``lr``."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - 1 - self.warmup_steps))
         low = self.min_lr / self.lr
+        if self.cooldown_steps is not None:
+            left = min(1.0, max(0, num_steps - 1 - step) / self.cooldown_steps)
+            return low + (1 - low) * left
+        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - 1 - self.warmup_steps))
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def build(self, model: nn.Module, num_steps: int) -> tuple[Optimizer, LambdaLR]:

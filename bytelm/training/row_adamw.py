@@ -1,6 +1,8 @@
 """AdamW for large tables, of which a step reads a few rows."""
 
+import importlib
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -8,6 +10,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bytelm.errors import ConfigError
+
+
+def _load() -> ModuleType | None:
+    try:
+        return importlib.import_module("bytelm.training._row_adamw")
+    except ImportError:
+        return None
+
+
+core = _load()
+"""One pass over the rows in C, where it was built."""
 
 
 class RowAdamW(Optimizer):
@@ -70,16 +83,37 @@ class RowAdamW(Optimizer):
             # The name "step" keeps torch from giving the counts the type of the weights when it loads them.
             state["step"] = torch.zeros(len(table), dtype=torch.float32, device=table.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-        beta1, beta2 = group["betas"]
-        step_N = state["step"][rows_N] + 1
-        mean_ND = state["exp_avg"][rows_N].lerp_(grad_ND, 1 - beta1)
-        square_ND = state["exp_avg_sq"][rows_N].mul_(beta2).addcmul_(grad_ND, grad_ND, value=1 - beta2)
-        for name, value in (("step", step_N), ("exp_avg", mean_ND), ("exp_avg_sq", square_ND)):
-            state[name][rows_N] = value
-        rate_N1, root_N1 = _corrections(step_N, group["lr"], beta1, beta2, table.dtype)
-        denominator_ND = square_ND.sqrt_().div_(root_N1).add_(group["eps"])
-        row_ND = table[rows_N].mul_(1 - group["lr"] * group["weight_decay"])
-        table[rows_N] = row_ND.addcdiv_(mean_ND.mul_(rate_N1), denominator_ND, value=-1)
+        if core is not None and _is_for_core(table, grad_ND):
+            _update_in_core(table, rows_N, grad_ND, state, group)
+        else:
+            _update(table, rows_N, grad_ND, state, group)
+
+
+def _is_for_core(*tensors: Tensor) -> bool:
+    return all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
+
+
+def _update_in_core(
+    table: Tensor, rows_N: Tensor, grad_ND: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> None:
+    assert core is not None
+    rows_N = rows_N.contiguous()
+    tensors = (table, state["exp_avg"], state["exp_avg_sq"], state["step"], rows_N, grad_ND)
+    rule = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
+    core.update(*(tensor.data_ptr() for tensor in tensors), *grad_ND.shape, *map(float, rule), torch.get_num_threads())
+
+
+def _update(table: Tensor, rows_N: Tensor, grad_ND: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    beta1, beta2 = group["betas"]
+    step_N = state["step"][rows_N] + 1
+    mean_ND = state["exp_avg"][rows_N].lerp_(grad_ND, 1 - beta1)
+    square_ND = state["exp_avg_sq"][rows_N].mul_(beta2).addcmul_(grad_ND, grad_ND, value=1 - beta2)
+    for name, value in (("step", step_N), ("exp_avg", mean_ND), ("exp_avg_sq", square_ND)):
+        state[name][rows_N] = value
+    rate_N1, root_N1 = _corrections(step_N, group["lr"], beta1, beta2, table.dtype)
+    denominator_ND = square_ND.sqrt_().div_(root_N1).add_(group["eps"])
+    row_ND = table[rows_N].mul_(1 - group["lr"] * group["weight_decay"])
+    table[rows_N] = row_ND.addcdiv_(mean_ND.mul_(rate_N1), denominator_ND, value=-1)
 
 
 def _corrections(step_N: Tensor, lr: float, beta1: float, beta2: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 
 from bytelm.errors import CheckpointError, CorpusError
+from bytelm.hub.card import RUN_FILE
 from bytelm.hub.checkpoint import package_version
 from bytelm.hub.json_files import read_json
 from bytelm.training.callbacks import run_folder
 from bytelm.training.checkpoint_io import replacing
 from bytelm.training.parallel import in_first_process
 
-RUN_FILE = "run.json"
 _LIBRARIES = ("torch", "lightning", "numpy", "torchmetrics", "jsonargparse", "safetensors", "tokenizers")
 
 
@@ -39,13 +39,16 @@ class _Mixed(Protocol):
 
 class RecordRun(L.Callback):
     """Writes ``RUN/run.json``: the digests of the corpora, the shares of several to train on, and for each start the
-    versions, the commit and the step.
+    command, the versions, the commit and the step.
 
     A run that goes on must find the corpora of its first start.
+
+    Args:
+        command: line that started the run; None where it is not known.
     """
 
-    def __init__(self) -> None:
-        self.step = 0
+    def __init__(self, command: str | None = None) -> None:
+        self.step, self.command = 0, command
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the step at which the run goes on; some strategies load after ``on_fit_start``.
@@ -72,7 +75,10 @@ class RecordRun(L.Callback):
         starts = []
         if trainer.ckpt_path and path.is_file():
             starts = _earlier_starts(path, corpora)
-        record: dict[str, Any] = {"corpora": corpora, "starts": [*starts, _start(self.step, trainer.world_size)]}
+        record: dict[str, Any] = {
+            "corpora": corpora,
+            "starts": [*starts, _start(self.step, self.command, trainer.world_size)],
+        }
         if isinstance(data, _Mixed) and data.mixture is not None:
             record["mixture"] = data.mixture
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +100,10 @@ def _earlier_starts(path: Path, corpora: dict[str, str]) -> list[Any]:
     return starts
 
 
-def _start(step: int, processes: int) -> dict[str, Any]:
+def _start(step: int, command: str | None, processes: int) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
         "step": step,
         "processes": processes,
         "bytelm": package_version(),

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from lightning.fabric.plugins.collectives.torch_collective import default_pg_tim
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -29,13 +34,15 @@ from bytelm.training.checkpoint_io import (
     file_digest,
     has_digest,
     partial_path,
+    read_plain,
     remove,
     save_hashed,
     sync_folder,
     verify,
     write_digests,
 )
-from bytelm.training.parallel import agree_on, exchanged, in_first_process, process_number, together
+from bytelm.training.parallel import agree_on, exchanged, in_first_process, process_number
+from bytelm.training.shard_reader import ShardPlanner, ShardReader
 
 META_FILE = "meta.pt"
 """What Lightning calls the file beside the shards, with all that is no tensor of weights or of an optimiser."""
@@ -139,7 +146,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """Read a folder of shards, or a file that an unsharded run wrote; all processes must call.
 
         Raises:
-            CheckpointError: it was cut or altered after it was written.
+            CheckpointError: it was cut or altered after it was written, or asks for code to be run.
         """
         path = Path(self.broadcast(checkpoint_path))
         error = None
@@ -149,13 +156,26 @@ class ShardedStrategy(ModelParallelStrategy):
             except CheckpointError as found:
                 error = found
         agree_on(error)
-        loaded: dict[str, Any]
         if path.is_dir():
-            loaded = super().load_checkpoint(path, weights_only)
-        else:
-            loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
-            self._load_whole(loaded)
+            self._load_own(path)
+            return read_plain(path / META_FILE)
+        loaded: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        self._load_whole(loaded)
         return loaded
+
+    def _load_own(self, path: Path) -> None:
+        """Read the shards of this process. Lightning's way of it would run code that the index asks for."""
+        assert self.lightning_module is not None
+        assert self.model is not None
+        weights = {"state_dict": get_model_state_dict(self.model)}
+        read_shards(path, weights)
+        self.model.load_state_dict(weights["state_dict"], strict=self.lightning_module.strict_loading)
+        for number, optimizer in enumerate(self.optimizers):
+            key = f"optimizer_{number}"
+            state = {key: get_optimizer_state_dict(self.model, optimizer)}
+            read_shards(path, state)
+            options = StateDictOptions(cpu_offload=True)
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=state[key], options=options)
 
     def _load_whole(self, loaded: dict[str, Any]) -> None:
         """Take the shards of this process out of whole weights and moments."""
@@ -281,15 +301,36 @@ def _finish(path: Path, partial: Path, digests: dict[str, str], rest: dict[str, 
 
 
 def read_shards(path: Path, tensors: dict[str, Any]) -> None:
-    """Fill tensors of one process from a folder of shards, whatever processes wrote it.
+    """Fill tensors from a folder of shards, whatever processes wrote it; all processes must call.
 
     Raises:
-        CheckpointError: it cannot be read, or has no such tensors.
+        CheckpointError: it cannot be read, has no such tensors, or asks for code to be run.
     """
-    assert not together()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*single process.*")
-            dcp.load(tensors, storage_reader=dcp.FileSystemReader(path))
-    except (CheckpointException, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}, expected the shards of the model") from None
+            dcp.load(tensors, storage_reader=_open_shards(path), planner=ShardPlanner())
+    except CheckpointException as error:
+        raise _shard_error(path, [cause for cause, _ in error.failures.values()]) from None
+    except (OSError, RuntimeError) as error:
+        raise _shard_error(path, [error]) from None
+
+
+def _open_shards(path: Path) -> ShardReader:
+    """What reads a folder of shards; where one process is refused its index, all are."""
+    reader, error = None, None
+    try:
+        reader = ShardReader(path)
+    except CheckpointError as found:
+        error = found
+    agree_on(error)
+    assert reader is not None
+    return reader
+
+
+def _shard_error(path: Path, causes: Sequence[BaseException]) -> CheckpointError:
+    for cause in causes:
+        if isinstance(cause, CheckpointError):
+            return cause
+    reason = " ".join(str(causes[0]).split()) or type(causes[0]).__name__
+    return CheckpointError(f"{path}: {reason:.200}, expected the shards of the model")

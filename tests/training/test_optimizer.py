@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -28,12 +30,42 @@ def test_factor_at_its_corner_points():
     assert OptimizerConfig(min_lr=0.0, warmup_steps=0).factor(4, 5) == pytest.approx(0)
 
 
-@given(st.integers(0, 20), st.integers(1, 60), st.floats(0, 1))
-def test_factor_rises_then_falls_and_stays_in_range(warmup, num_steps, low):
-    config = OptimizerConfig(lr=1e-3, min_lr=1e-3 * low, warmup_steps=warmup)
+def test_a_cooldown_is_a_line_to_the_last_step_after_a_rate_that_stays():
+    config = OptimizerConfig(lr=1e-3, min_lr=1e-4, warmup_steps=10, cooldown_steps=20)
+    assert config.factor(0, 111) == pytest.approx(1 / 11)
+    assert [config.factor(step, 111) for step in (10, 50, 90)] == [1, 1, 1]
+    assert config.factor(91, 111) == pytest.approx(0.1 + 0.9 * 19 / 20)
+    assert config.factor(100, 111) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert config.factor(110, 111) == config.factor(500, 111) == pytest.approx(0.1)
+    # A run is the same up to its cooldown, however long it will be.
+    assert [config.factor(step, 60) for step in range(40)] == [config.factor(step, 1_000) for step in range(40)]
+    with pytest.raises(ConfigError, match="cooldown_steps: found 0, expected a number > 0"):
+        OptimizerConfig(cooldown_steps=0)
+
+
+def test_a_run_that_goes_on_can_be_given_its_end_and_its_cooldown():
+    config, model = OptimizerConfig(lr=1e-3, min_lr=0.0, warmup_steps=2, cooldown_steps=1_000), tiny_model()
+    optimizer, schedule = config.build(model, 1_000_000)
+    for _ in range(8):
+        optimizer.step()
+        schedule.step()
+    again, schedule_again = dataclasses.replace(config, cooldown_steps=4).build(model, 13)
+    again.load_state_dict(optimizer.state_dict())
+    schedule_again.load_state_dict(schedule.state_dict())
+    rates = []
+    for _ in range(5):
+        rates.append(again.param_groups[0]["lr"])
+        again.step()
+        schedule_again.step()
+    assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4, 0.0])
+
+
+@given(st.integers(0, 20), st.integers(1, 60), st.floats(0, 1), st.none() | st.integers(1, 70))
+def test_factor_rises_then_falls_and_stays_in_range(warmup, num_steps, low, cooldown):
+    config = OptimizerConfig(lr=1e-3, min_lr=1e-3 * low, warmup_steps=warmup, cooldown_steps=cooldown)
     factors = [config.factor(step, num_steps) for step in range(num_steps)]
     assert all(0 <= f <= 1 + 1e-12 for f in factors)
-    rising, falling = factors[: warmup + 1], factors[warmup:]
+    rising, falling = factors[: warmup + (cooldown is None)], factors[warmup:]
     assert rising == sorted(rising)
     assert falling == sorted(falling, reverse=True)
 

@@ -11,7 +11,7 @@ from support import tiny_config, tiny_model
 from torch import nn
 
 from bytelm.errors import ConfigError
-from bytelm.training import ByteLMModule, CorpusData, DecayGroup, OptimizerConfig
+from bytelm.training import ByteLMModule, CorpusData, DecayGroup, OptimizerConfig, row_adamw
 from bytelm.training.checkpoint_io import checkpoints
 from bytelm.training.gradients import clip_gradient_norm, gradient_values
 from bytelm.training.row_adamw import RowAdamW
@@ -52,6 +52,34 @@ def test_each_row_is_a_parameter_of_its_own(reads, decay, betas):
             references[row].step()
         optimizer.step()
     torch.testing.assert_close(table.detach(), torch.stack([row.detach() for row in alone]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(row_adamw.core is None, reason="the native core was not built")
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_the_core_does_what_torch_does(decay, monkeypatch):
+    """Forty steps at width 37, no multiple of a vector: rows and moments, to a rounding or two of float32."""
+    found = []
+    for core in (row_adamw.core, None):
+        monkeypatch.setattr(row_adamw, "core", core)
+        torch.manual_seed(1)
+        table = nn.Parameter(torch.randn(50, 37))
+        optimizer = RowAdamW([table], lr=0.01, weight_decay=decay)
+        for _ in range(40):
+            rows = torch.randint(0, 50, (1, 30))
+            table.grad = torch.sparse_coo_tensor(rows, torch.randn(30, 37), table.shape, check_invariants=True)
+            optimizer.step()
+        found.append([table.detach(), *optimizer.state[table].values()])
+    for ours, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, torchs, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("change", [lambda table: table.double(), lambda table: table.t().contiguous().t()])
+def test_other_layouts_and_types_do_without_the_core(change, monkeypatch):
+    monkeypatch.setattr(row_adamw, "core", None if row_adamw.core is None else "not called")
+    table = nn.Parameter(change(torch.ones(ROWS, WIDTH)))
+    table.grad = sparse([1], torch.ones(1, WIDTH, dtype=table.dtype))
+    RowAdamW([table], lr=0.5, weight_decay=0.0).step()
+    torch.testing.assert_close(table[1].detach(), torch.full((WIDTH,), 0.5, dtype=table.dtype))
 
 
 def test_all_rows_and_read_rows_are_one_rule_where_all_rows_are_read_and_two_where_not():

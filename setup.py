@@ -1,0 +1,30 @@
+"""The native cores: of the encodings, of linear layers, and of tables' rows in training. All else is in pyproject.toml.
+
+Where there is no C compiler, what cannot be built is left out, and numpy and torch do the work. ``BYTELM_NATIVE=0``
+leaves it out always: so is made the wheel that fits every platform, which pip takes where no other one fits.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+CORES = [
+    Extension("bytelm.encoding._kernel", ["bytelm/encoding/_kernel.c"], extra_compile_args=["-O3"], optional=True),
+    # OpenMP: its threads are those of torch where both use the same library, as the wheels for Linux do.
+    Extension(
+        "bytelm.nn._rows",
+        ["bytelm/nn/_rows.c"],
+        extra_compile_args=["-O3", "-fopenmp"],
+        extra_link_args=["-fopenmp"],
+        optional=True,
+    ),
+    Extension(
+        "bytelm.training._row_adamw",
+        ["bytelm/training/_row_adamw.c"],
+        extra_compile_args=["-O3", "-fno-math-errno", "-fopenmp"],
+        extra_link_args=["-fopenmp"],
+        optional=True,
+    ),
+]
+
+setup(ext_modules=[] if os.environ.get("BYTELM_NATIVE") == "0" else CORES)

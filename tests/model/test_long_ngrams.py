@@ -1,0 +1,163 @@
+"""N-grams longer than a patch, of bytes and of tokens: the windows before are read, cached, cut at documents."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import slow_model
+import torch
+from support import BOS, TEXTS, naive_generate, random_bytes, tiny_config, tiny_model
+
+import bytelm
+import bytelm.testing as kit
+from bytelm.benchmarks.training_plan import table_parameters
+from bytelm.decoding import NoDrafter, Sampling, decode
+from bytelm.errors import CheckpointError
+from bytelm.hub import LanguageModel
+from bytelm.hub.token_checkpoint import save_token_model
+from bytelm.model.build import build_model
+from bytelm.model.config import MergerConfig, NgramConfig
+from bytelm.model.documents import DocumentBoundaries
+from bytelm.model.targets import make_target
+from bytelm.model.twins import token_twin
+from bytelm.nn.kv_cache import CacheView
+from bytelm.nn.ngram import windows_before
+from bytelm.tokenizer import BPETokenizer, train_bpe
+from bytelm.training import ByteLMModule
+
+LONG = NgramConfig(orders=(2, 4, 6, 9), rows=61)
+
+
+@pytest.fixture(scope="module")
+def model():
+    merger = MergerConfig(byte_width=12, tables=LONG)
+    return tiny_model("chained", True, merger=merger)
+
+
+def loud(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8.0 if parameter.dim() > 1 else 1.0)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """A model of tokens with tables at both ends, and its tokenizer."""
+    tokenizer = BPETokenizer(train_bpe(TEXTS, 300))
+    config = token_twin(
+        tiny_config(),
+        tokenizer.vocab_size,
+        256,
+        tables=NgramConfig(orders=(1, 2, 3), rows=59),
+        head_tables=NgramConfig(orders=(2, 5), rows=53),
+    )
+    return loud(build_model(config, seed=3)), tokenizer
+
+
+def test_windows_before_are_those_of_a_loop():
+    windows = torch.arange(24).view(2, 4, 3)
+    found = windows_before(windows, torch.arange(4), 2)
+    for row in range(2):
+        text = [-1] * 6 + windows[row].flatten().tolist()
+        assert found[row].tolist() == [text[3 * t : 3 * t + 6] for t in range(4)]
+
+
+def test_states_are_those_of_the_definition(model):
+    assert model.config.num_windows_before == 2
+    data = random_bytes(24, 1)
+    found = model(torch.from_numpy(data.astype(np.int64)).view(1, -1, 4))[0]
+    np.testing.assert_allclose(found.detach(), slow_model.states(model, data), atol=1e-4)
+
+
+@pytest.mark.parametrize("law", ["chain", "next"])
+def test_generation_equals_a_naive_uncached_loop(law, model):
+    prompts, sampling = [random_bytes(n, n) for n in (5, 0, 14)], Sampling(do_sample=True)
+    expected, _ = naive_generate(model, law, prompts, sampling, 9, seed=3)
+    run = decode(make_target(model, law, BOS), prompts, max_new=9, sampling=sampling, drafter=NoDrafter(), seed=3)
+    assert [s.tolist() for s in run.symbols] == [e.tolist() for e in expected]
+
+
+def audit(make):
+    prompts = [random_bytes(n, n).astype(np.int64) for n in (0, 3, 17)]
+    return kit.check_cache(make, prompts, rounds=8, poison=kit.poison_cache)
+
+
+@pytest.mark.parametrize("law", ["chain", "next"])
+def test_drafts_that_do_not_hold_leave_nothing(law, model):
+    assert audit(lambda: make_target(model, law, BOS)).outcome == "passed"
+
+
+def test_drafts_of_tokens_leave_nothing(tokens):
+    assert audit(lambda: make_target(tokens[0], "next", np.array([0]))).outcome == "passed"
+
+
+@pytest.mark.parametrize("law", ["chain", "next"])
+def test_windows_that_are_not_kept_are_noticed(law, model, monkeypatch):
+    """Negative control: a cache that knows the windows of its own forward alone."""
+    monkeypatch.setattr(CacheView, "before", lambda self, *args: windows_before(*args))
+    assert audit(lambda: make_target(model, law, BOS)).outcome == "failed"
+
+
+def test_tokens_are_scored_and_generated_as_a_full_forward_says(tokens):
+    model, tokenizer = tokens
+    lm = LanguageModel(model, tokenizer)
+
+    def logits(ids):
+        with torch.no_grad():
+            return model.lm_head.logits(model(torch.tensor(ids)[None, :, None]))[0]
+
+    ids = [tokenizer.bos_id, *tokenizer.encode(TEXTS[0]).tolist()]
+    law = logits(ids)[:-1].log_softmax(-1)
+    expected = -law[torch.arange(len(ids) - 1), ids[1:]].sum()
+    assert lm.score([TEXTS[0]]).total.nats == pytest.approx(float(expected), rel=1e-5)
+    row = tokenizer.encode(TEXTS[1]).tolist()
+    for symbol in lm.generate([TEXTS[1]], max_new_tokens=12, draft="lookup", eos_token_id=()).ids[0].tolist():
+        assert symbol == int(logits(row)[-1].argmax())
+        row.append(symbol)
+
+
+def test_both_tables_of_tokens_matter_and_are_counted(tokens):
+    model, _ = tokens
+    config = model.config
+    assert config.num_parameters() == sum(p.numel() for p in model.parameters())
+    assert table_parameters(config) == (3 * 59 + 2 * 53) * config.width
+    windows = torch.randint(0, 300, (2, 5, 1))
+    plain = model(windows)
+    for part in (model.merger.tables, model.state_tables):
+        kept = part.table.weight.data.clone()
+        part.table.weight.data.zero_()
+        assert not torch.allclose(model(windows), plain)
+        part.table.weight.data.copy_(kept)
+
+
+def test_an_ngram_ends_where_its_document_begins(model):
+    """What stands before a document in a row of several changes none of its states."""
+    boundaries, bos = DocumentBoundaries(7), [7, 7, 7, 7]
+    document = [*bos, *range(20, 36)]
+    rows = torch.tensor([[*range(100, 112), *document], [*range(200, 212), *document]]).unflatten(1, (-1, 4))
+    alone = model(torch.tensor([document]).unflatten(1, (-1, 4)))
+    found = model(rows, boundaries(rows))[:, 3:]
+    torch.testing.assert_close(found, alone.expand_as(found), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(model(rows)[:, 3:], alone.expand_as(found), atol=1e-2)
+
+
+def test_a_folder_keeps_tables_of_tokens(tokens, tmp_path):
+    model, tokenizer = tokens
+    save_token_model(tmp_path / "a", model, tokenizer, {})
+    lm, original = bytelm.load(tmp_path / "a"), LanguageModel(model, tokenizer)
+    assert lm.config == model.config
+    assert lm.score(TEXTS).total.nats == pytest.approx(original.score(TEXTS).total.nats, rel=1e-6)
+    save_token_model(tmp_path / "b", model, BPETokenizer(train_bpe(TEXTS[:2], 280)), {})
+    (tmp_path / "a" / "tokenizer.json").write_bytes((tmp_path / "b" / "tokenizer.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: digest .* of config\.json"):
+        bytelm.load(tmp_path / "a")
+
+
+def test_training_exports_what_it_trained(tokens, tmp_path):
+    model, tokenizer = tokens
+    save_token_model(tmp_path / "bpe", model, tokenizer, {})
+    for config in (model.config, dataclasses.replace(token_twin(tiny_config(), tokenizer.vocab_size, 256))):
+        module = ByteLMModule(config=config, tokenizer=tmp_path / "bpe")
+        module.export(tmp_path / str(config.num_parameters()), {})
+        assert bytelm.load(tmp_path / str(config.num_parameters())).config.num_parameters() == config.num_parameters()
