@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,21 +27,25 @@ class Emission(NamedTuple):
     symbols: Symbols
     counts: Counts
     nats: Float[Tensor, "B N"]
-    state: State
-    """State of the processors after the emitted symbols."""
 
     def select(self, rows: RowIndices) -> "Emission":
         """The emission of these rows."""
-        state = map_state(lambda leaf: leaf[rows], self.state)
-        return Emission(self.symbols[rows], self.counts[rows], self.nats[rows], state)
+        return Emission(*(part[rows] for part in self))
+
+    def join(self, other: "Emission") -> "Emission":
+        """The rows of this emission and then those of another, which may be of another width."""
+        width = max(self.symbols.shape[1], other.symbols.shape[1])
+        parts = [torch.nn.functional.pad(one.symbols, (0, width - one.symbols.shape[1])) for one in (self, other)]
+        nats = [torch.nn.functional.pad(one.nats, (0, width - one.nats.shape[1])) for one in (self, other)]
+        return Emission(torch.cat(parts), torch.cat((self.counts, other.counts)), torch.cat(nats))
 
 
 @dataclasses.dataclass
 class Emitter:
-    """The rule with its sampling options, its processors, and the noise of the rows of a batch.
+    """The rule with its sampling options, its processors, and the noise of rows that share them.
 
     The symbol at a position is a function of the law's logits there, what stands before it, and the noise of (seed,
-    row, position).
+    row, position). The processors' state after what was emitted last is kept here.
     """
 
     rule: Rule
@@ -55,20 +59,38 @@ class Emitter:
     def __post_init__(self) -> None:
         streams = [_EMISSION] if self.rule.coupled else [_EMISSION, _ACCEPTANCE, _DRAFT, _RESIDUAL]
         self._noise = {} if self.sampling.greedy else {s: GumbelNoise(self.seeds, s) for s in streams}
+        self._state: State = ()
+
+    def start(self, prompts: Sequence[NDArray[Any]], max_new: int) -> None:
+        """Show the processors the prompts; ``max_new`` is the most symbols that will follow, drafted ones included."""
+        if self.processor is not None:
+            self._state = self.processor.start(prompts, max_new, self.vocab_size, self.device)
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Keep these rows, in this order."""
         for noise in self._noise.values():
             noise.select(rows)
+        if self.processor is not None:
+            index = torch.from_numpy(rows).to(self.device)
+            self._state = map_state(lambda leaf: leaf[index], self._state)
 
-    def emit(self, block: Block, draft: Draft, unit: int, state: State, positions: NDArray[np.int64]) -> Emission:
+    def shares(self, other: "Emitter") -> bool:
+        """Whether the rows of another can join: processors know the rows that they were started with alone."""
+        same = (self.rule, self.sampling) == (other.rule, other.sampling)
+        return same and self.processor is None and other.processor is None
+
+    def join(self, other: "Emitter") -> None:
+        """Take up the rows of another that :meth:`shares` the options, after one's own."""
+        for stream, noise in self._noise.items():
+            noise.join(other._noise[stream])
+
+    def emit(self, block: Block, draft: Draft, unit: int, positions: NDArray[np.int64]) -> Emission:
         """Emit from one block: a unit where nothing was drafted, and a unit more for each that holds.
 
         Args:
             block: the law of the next symbols.
             draft: what the block was run on.
             unit: of the target.
-            state: of the processors, after the committed symbols.
             positions: (B,), the index of the next symbol of each row.
         Returns:
             Symbols (B, R * unit) and -log p of each in float64 under the law itself, before temperature and truncation.
@@ -78,15 +100,16 @@ class Emitter:
             for stream, source in self._noise.items()
         }
         emit = compiled(_emit) if self.compiled else _emit
-        return emit(block, unit, draft, state, noise, self.rule, self.sampling, self.processor)
+        emission, self._state = emit(block, unit, draft, self._state, noise, self.rule, self.sampling, self.processor)
+        return emission
 
-    def choice(self, state: State, positions: NDArray[np.int64], most: int) -> "DraftChoice":
+    def choice(self, positions: NDArray[np.int64], most: int) -> "DraftChoice":
         """How drafters choose the ``most`` symbols after the committed ones."""
         window = None
         if not self.sampling.greedy:
             noise = self._noise[_EMISSION if self.rule.coupled else _DRAFT]
             window = noise(positions, most, self.vocab_size, self.device)
-        return DraftChoice(self, state, window)
+        return DraftChoice(self, self._state, window)
 
 
 def process(
@@ -107,8 +130,8 @@ def _emit(
     rule: Rule,
     sampling: Sampling,
     processor: Processor | None,
-) -> Emission:
-    """:meth:`Emitter.emit` on tensors alone; never asks the device for a value."""
+) -> tuple[Emission, State]:
+    """:meth:`Emitter.emit` on tensors alone, and the processors' state; never asks the device for a value."""
     num_states = block.num_states
     drafted = _by_state(draft.symbols, num_states, unit)
     standing = torch.ones_like(drafted[:, :, 0], dtype=torch.bool)
@@ -135,7 +158,7 @@ def _emit(
     units = 1 + standing[:, :-1].long().cumprod(1).sum(1)
     rows = torch.arange(len(units), device=units.device)
     after = map_state(lambda leaf: leaf[rows, units - 1], states)
-    return Emission(symbols.flatten(1), units * unit, nats.flatten(1), after)
+    return Emission(symbols.flatten(1), units * unit, nats.flatten(1)), after
 
 
 def _noise(here: dict[int, Tensor]) -> Noise:

@@ -1,7 +1,7 @@
 """What a decoding run gave, and the books kept while it runs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -47,98 +47,211 @@ class Generation:
     stats: DecodeStats
 
 
-class Ledger:
-    """The books of all rows on the host: what was emitted, who is live, what drafting gave.
+class RowResult(NamedTuple):
+    """What one row gave; the fields are those of :class:`Generation`.
 
-    A batch may hold some of the rows only; ``rows`` says which.
+    Attributes:
+        forwards: that ran while the row was live, its prefill included.
     """
 
-    def __init__(self, prompts: Sequence[NDArray[Any]], max_new: int, stops: Sequence[Stop], vocab: int) -> None:
+    symbols: NDArray[Any]
+    finish: Finish
+    nats: NDArray[np.float64]
+    trace: Trace
+    forwards: int
+
+
+class Totals:
+    """What decoding cost and gave so far, over all rows that ever ran.
+
+    Attributes:
+        forwards: of the target; reading the prompts of rows that arrive together is one.
+        states: that forwards after those computed for live rows.
+        symbols: emitted.
+        tally: of drafts.
+        names: what can have proposed a symbol; the first is the law itself.
+    """
+
+    def __init__(self) -> None:
+        self.forwards = self.states = self.symbols = 0
+        self.tally = Tally()
+        self.names = [LAW]
+
+    def number(self, name: str) -> int:
+        """The number of a drafter among ``names``."""
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
+    def generation(self, rows: Sequence[RowResult], verify: str, exact: bool, parts: Seconds) -> Generation:
+        """These rows, which are all that ran, as one result."""
+        stats = DecodeStats(
+            verify=verify,
+            exact=exact,
+            forwards=self.forwards,
+            row_forwards=tuple(row.forwards for row in rows),
+            states=self.states,
+            symbols=self.symbols,
+            drafted=self.tally.drafted,
+            judged_at=tuple(self.tally.judged_at.tolist()),
+            accepted_at=tuple(self.tally.accepted_at.tolist()),
+            by_drafter=dict(self.tally.by_drafter),
+            parts=parts,
+        )
+        return Generation(
+            symbols=[row.symbols for row in rows],
+            finish=[row.finish for row in rows],
+            nats=[row.nats for row in rows],
+            trace=[row.trace for row in rows],
+            stats=stats,
+        )
+
+
+class Ledger:
+    """The books of the rows of a batch on the host: what was emitted, who is live, what drafting gave.
+
+    Args:
+        ids: of the rows, as stops are told them.
+        prompts: of each row.
+        max_new: of each row, the symbols after which it ends.
+        stops: of each row.
+        deadlines: of each row, the time after which it ends; infinity for none.
+        vocab: V.
+        totals: added to.
+    Attributes:
+        live: (B,) rows that have not ended.
+        lengths: (B,) symbols of each row so far.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.int64],
+        prompts: Sequence[NDArray[Any]],
+        max_new: Sequence[int],
+        stops: Sequence[Sequence[Stop]],
+        deadlines: Sequence[float],
+        vocab: int,
+        totals: Totals,
+    ) -> None:
         num_rows = len(prompts)
+        self.ids, self.totals = ids, totals
         self.live = np.ones(num_rows, dtype=bool)
         self.lengths = np.zeros(num_rows, dtype=np.int64)
-        self.rows = np.arange(num_rows)
-        self._max_new, self._stops = max_new, stops
+        self._limits, self._deadlines, self._stops = np.array(max_new), np.array(deadlines), list(stops)
         self._finish: list[Finish] = ["length"] * num_rows
+        self._row_forwards = np.zeros(num_rows, dtype=np.int64)
         self._prompt_lengths = np.array([len(prompt) for prompt in prompts])
+        most = int(self._limits.max())
         dtype = np.uint8 if vocab <= 256 else np.int64
-        self._history = np.zeros((num_rows, int(self._prompt_lengths.max()) + max_new), dtype=dtype)
+        self._history = np.zeros((num_rows, int((self._prompt_lengths + self._limits).max())), dtype=dtype)
         for row, prompt in enumerate(prompts):
             self._history[row, : len(prompt)] = prompt
-        self._row_forwards = np.zeros(num_rows, dtype=np.int64)
-        self._forwards = self._states = 0
-        self._tally = Tally()
-        self._nats = np.zeros((num_rows, max_new))
-        self._forward = np.zeros((num_rows, max_new), dtype=np.int64)
-        self._offset = np.zeros((num_rows, max_new), dtype=np.int64)
-        self._names = [LAW]
-        self._source = np.zeros((num_rows, max_new), dtype=np.int64)
+        self._nats = np.zeros((num_rows, most))
+        self._forward = np.zeros((num_rows, most), dtype=np.int64)
+        self._offset = np.zeros((num_rows, most), dtype=np.int64)
+        self._source = np.zeros((num_rows, most), dtype=np.int64)
 
     @property
     def room(self) -> int:
         """The most symbols that a live row may still emit."""
-        return self._max_new - int(self.lengths[self.live].min())
+        return int((self._limits - self.lengths)[self.live].max())
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """For each row of the batch, the index of its next symbol."""
-        return self.lengths[self.rows]
+        """For each row, the index of its next symbol."""
+        return self.lengths.copy()
 
     def histories(self) -> list[NDArray[Any]]:
-        """Prompt and generated symbols of each row of the batch."""
+        """Prompt and generated symbols of each row."""
         ends = self._prompt_lengths + self.lengths
-        return [self._history[row, : ends[row]] for row in self.rows.tolist()]
+        return [history[:end] for history, end in zip(self._history, ends.tolist(), strict=True)]
 
-    def generated(self, row: int) -> NDArray[Any]:
-        """The generated symbols of a row."""
-        begin = int(self._prompt_lengths[row])
-        return self._history[row, begin : begin + int(self.lengths[row])]
+    def newest(self, place: int, count: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """The last ``count`` symbols of the row at a place of the batch, and their nats."""
+        length = int(self.lengths[place])
+        return self._generated(place, length)[length - count :], self._nats[place, length - count : length]
 
-    def record(self, emission: Emission, draft: Draft, num_states: int) -> NDArray[np.int64]:
+    def result(self, place: int) -> RowResult:
+        """What the row at a place of the batch gave; copies."""
+        length, names = int(self.lengths[place]), np.array(self.totals.names)
+        trace = Trace(
+            self._forward[place, :length].copy(),
+            self._offset[place, :length].copy(),
+            names[self._source[place, :length]],
+        )
+        return RowResult(
+            self._generated(place, length).copy(),
+            self._finish[place],
+            self._nats[place, :length].copy(),
+            trace,
+            int(self._row_forwards[place]),
+        )
+
+    def retire(self, ids: Container[int]) -> None:
+        """End the rows of these ids where they are."""
+        self.live &= np.array([row not in ids for row in self.ids.tolist()])
+
+    def select(self, places: NDArray[np.int64]) -> None:
+        """Keep the rows at these places."""
+        self._stops = [self._stops[place] for place in places.tolist()]
+        self._finish = [self._finish[place] for place in places.tolist()]
+        for name in (*_OF_ROWS, *_OF_SYMBOLS):
+            setattr(self, name, getattr(self, name)[places])
+
+    def join(self, other: "Ledger") -> None:
+        """Take up the rows of another, after one's own; nothing is kept wider than the rows need."""
+        self._stops += other._stops
+        self._finish += other._finish
+        for name in _OF_ROWS:
+            setattr(self, name, np.concatenate((getattr(self, name), getattr(other, name))))
+        most = int(self._limits.max())
+        widths = dict.fromkeys(_OF_SYMBOLS, most) | {"_history": int((self._prompt_lengths + self._limits).max())}
+        for name, width in widths.items():
+            parts = [getattr(ledger, name)[:, :width] for ledger in (self, other)]
+            padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts]
+            setattr(self, name, np.concatenate(padded))
+
+    def record(self, emission: Emission, draft: Draft, num_states: int, now: float) -> NDArray[np.int64]:
         """Enter one forward's emission, cut where a stop or the length limit falls; end the rows that finish.
 
         Args:
             emission: of the rows of the batch.
             draft: the draft that the forward was run on.
             num_states: of the block.
+            now: the time; rows whose deadline has passed end.
         Returns:
             (B,) how many symbols each row of the batch got; 0 where it had finished before.
         """
         emitted, counts, nats = emission.symbols.cpu().numpy(), emission.counts.cpu().numpy(), emission.nats
-        rows = self.rows
-        live = self.live[rows]
-        kept = np.minimum(counts, self._max_new - self.lengths[rows]) * live
+        totals, live = self.totals, self.live.copy()
+        kept = np.minimum(counts, self._limits - self.lengths) * live
         batch, offsets = np.nonzero(np.arange(emitted.shape[1]) < kept[:, None])
-        into = rows[batch], self.lengths[rows[batch]] + offsets
-        self._history[into[0], self._prompt_lengths[into[0]] + into[1]] = emitted[batch, offsets]
+        into = batch, self.lengths[batch] + offsets
+        self._history[batch, self._prompt_lengths[batch] + into[1]] = emitted[batch, offsets]
         self._nats[into] = nats.cpu().numpy()[batch, offsets]
-        self._forward[into], self._offset[into] = self._forwards, offsets
+        self._forward[into], self._offset[into] = self._row_forwards[batch], offsets
         held, judged, num_drafted = self._drafts(emitted, draft, live)
         self._source[into] = np.pad(held, ((0, 0), (0, emitted.shape[1] - held.shape[1])))[batch, offsets] * (
-            self._source_number(draft.source)
+            totals.number(draft.source)
         )
-        if self._stops:
+        if any(self._stops):
             self._stop(kept)
         if held.shape[1]:
             judged &= np.arange(held.shape[1]) < kept[:, None]
-            self._tally.judge(draft.source, held, judged, num_drafted)
-        self._states += int(live.sum()) * num_states * (self._forwards > 0)
-        self._forwards += 1
-        self._row_forwards[rows] += live
-        self.lengths[rows] += kept
-        self.live[rows] &= self.lengths[rows] < self._max_new
+            totals.tally.judge(draft.source, held, judged, num_drafted)
+        totals.states += int((live & (self._row_forwards > 0)).sum()) * num_states
+        totals.forwards += 1
+        totals.symbols += int(kept.sum())
+        self._row_forwards += live
+        self.lengths += kept
+        self.live &= self.lengths < self._limits
+        for place in np.flatnonzero(self.live & (self._deadlines < now)).tolist():
+            self.live[place], self._finish[place] = False, "time"
         return kept
 
-    def end(self, reason: Finish) -> None:
-        """End all live rows where they are."""
-        for row in np.flatnonzero(self.live).tolist():
-            self._finish[row] = reason
-        self.live[:] = False
-
-    def _source_number(self, name: str) -> int:
-        if name not in self._names:
-            self._names.append(name)
-        return self._names.index(name)
+    def _generated(self, place: int, length: int) -> NDArray[Any]:
+        begin = int(self._prompt_lengths[place])
+        return self._history[place, begin : begin + length]
 
     def _drafts(
         self, emitted: NDArray[np.int64], draft: Draft, live: NDArray[np.bool_]
@@ -155,41 +268,17 @@ class Ledger:
 
     def _stop(self, kept: NDArray[np.int64]) -> None:
         """Ask the stops about every new symbol; end the rows that stop and cut ``kept`` there."""
-        for place, row in enumerate(self.rows.tolist()):
-            if not self.live[row]:
+        for place, (row, stops) in enumerate(zip(self.ids.tolist(), self._stops, strict=True)):
+            if not self.live[place]:
                 continue
-            begin, start = int(self._prompt_lengths[row]), int(self.lengths[row])
+            start = int(self.lengths[place])
             for count in range(1, int(kept[place]) + 1):
-                generated = self._history[row, begin : begin + start + count]
-                if any(stop(row, generated) for stop in self._stops):
-                    self.live[row], self._finish[row], kept[place] = False, "stop", count
+                generated = self._generated(place, start + count)
+                if any(stop(row, generated) for stop in stops):
+                    self.live[place], self._finish[place], kept[place] = False, "stop", count
                     break
 
-    def close(self, verify: str, exact: bool, parts: Seconds) -> Generation:
-        """The result, once every row has finished."""
-        tally = self._tally
-        stats = DecodeStats(
-            verify=verify,
-            exact=exact,
-            forwards=self._forwards,
-            row_forwards=tuple(self._row_forwards.tolist()),
-            states=self._states,
-            symbols=int(self.lengths.sum()),
-            drafted=tally.drafted,
-            judged_at=tuple(tally.judged_at.tolist()),
-            accepted_at=tuple(tally.accepted_at.tolist()),
-            by_drafter=dict(tally.by_drafter),
-            parts=parts,
-        )
-        names = np.array(self._names)
-        spans = [slice(0, length) for length in self.lengths.tolist()]
-        return Generation(
-            symbols=[self.generated(row).copy() for row in range(len(spans))],
-            finish=self._finish,
-            nats=[self._nats[row, span].copy() for row, span in enumerate(spans)],
-            trace=[
-                Trace(self._forward[row, span].copy(), self._offset[row, span].copy(), names[self._source[row, span]])
-                for row, span in enumerate(spans)
-            ],
-            stats=stats,
-        )
+
+_OF_ROWS = ("ids", "live", "lengths", "_limits", "_deadlines", "_row_forwards", "_prompt_lengths")
+_OF_SYMBOLS = ("_history", "_nats", "_forward", "_offset", "_source")
+"""Arrays of a ledger, by row and by row and symbol."""

@@ -114,6 +114,12 @@ class GumbelNoise:
         self._seeds, self._start_B = self._seeds[index], self._start_B[rows]
         self._chunk_BNV = self._chunk_BNV[index.to(self._chunk_BNV.device)]
 
+    def join(self, other: "GumbelNoise") -> None:
+        """Take up the rows of another of the same stream, after one's own; what was computed ahead is dropped."""
+        self._seeds = torch.cat((self._seeds, other._seeds))
+        self._start_B = np.append(self._start_B, other._start_B)
+        self._chunk_BNV = self._chunk_BNV.new_empty(len(self._start_B), 0, 0)
+
     def _cut(self, offset_B: NDArray[np.int64], count: int) -> Float[Tensor, "B N V"]:
         """For each row ``count`` positions of the chunk from an offset on."""
         first = int(offset_B[0])

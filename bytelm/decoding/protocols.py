@@ -61,12 +61,12 @@ class Target(Protocol):
     fixed_shapes: bool
     """Whether a forward is compiled for its shapes, so that the batch should shrink in few steps."""
 
-    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> Block:
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int], max_draft: int) -> Block:
         """Read the prompts (any lengths; a BOS patch is put before each) and know the law of what follows: R = 1.
 
         Args:
             prompts: one array of symbols per row.
-            num_new: the most symbols that any row will commit.
+            num_new: the most symbols that any row will commit, or that each row will.
             max_draft: the most drafted symbols that any forward will be run on.
         Raises:
             DecodingError: a prompt and ``num_new`` symbols do not fit the model's context; names the row.
@@ -167,7 +167,7 @@ class Drafter(Protocol):
         ...
 
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
-        """Begin a run on these rows."""
+        """Begin a run on these rows; no row of an earlier one is left."""
         ...
 
     def propose(self, round_: Round) -> Draft:
@@ -180,4 +180,42 @@ class Drafter(Protocol):
 
     def observe(self, accepted: NDArray[np.int64], seconds: float) -> None:
         """After each round: how many symbols each row committed, and what the whole round took."""
+        ...
+
+
+@runtime_checkable
+class JoiningBlock(Block, Protocol):
+    """A block of a batch that rows join while it runs."""
+
+    def join(self, other: Any) -> "Block":
+        """The rows of this block and then those of another of the same model, which may have another R.
+
+        The states that a row lacks are repetitions of its last one, at which nobody will look.
+        """
+        ...
+
+
+@runtime_checkable
+class JoiningTarget(Target, Protocol):
+    """A target of a batch that rows join while it runs."""
+
+    def new(self) -> Any:
+        """A target of the same model and law that holds no rows yet."""
+        ...
+
+    def join(self, other: Any) -> None:
+        """Take up the rows of another target of the same model and law, after one's own.
+
+        The other is of no use afterwards. Memory is cut or grown to what the rows that are here now will need. The one
+        method that may wait for the device.
+        """
+        ...
+
+
+@runtime_checkable
+class JoiningDrafter(Drafter, Protocol):
+    """A drafter for a batch that rows join while it runs."""
+
+    def join(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Rows arrive, after those of the batch; ``target`` is theirs, with no others yet."""
         ...

@@ -47,6 +47,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+GREEDY = Sampling()
+"""The default."""
+
+
 def warp(logits: Float[Tensor, "*B V"], sampling: Sampling) -> Float[Tensor, "*B V"]:
     """Log-probabilities after temperature, top-k, top-p, min-p and typical-p, in the order of transformers.
 

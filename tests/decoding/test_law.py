@@ -131,10 +131,10 @@ def counted_by(monkeypatch, num_units):
     plain = emission._emit
 
     def emit(block, unit, draft, *rest):
-        found = plain(block, unit, draft, *rest)
+        found, after = plain(block, unit, draft, *rest)
         width = draft.symbols.shape[1]
         same = (found.symbols[:, :width] == draft.symbols).unflatten(1, (width // unit, unit))
-        return found._replace(counts=num_units(same) * unit)
+        return found._replace(counts=num_units(same) * unit), after
 
     monkeypatch.setattr(emission, "_emit", emit)
 

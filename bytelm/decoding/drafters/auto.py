@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.decoding.drafters.base import NoDrafter
-from bytelm.decoding.protocols import Draft, Drafter, Round, Target
+from bytelm.decoding.protocols import Draft, Drafter, JoiningDrafter, Round, Target
+from bytelm.errors import DecodingError
 
 _TRIALS = 3
 _WORTH_A_TRIAL = 16
@@ -84,6 +85,14 @@ class _Progress:
         self.remaining = np.full(num_rows, float(max_new))
         self._gains: dict[str, NDArray[np.float64]] = {}
 
+    def join(self, num_rows: int, max_new: int) -> None:
+        """Rows arrive, of which nothing is known: they gain what the others do on average."""
+        self.remaining = np.append(self.remaining, np.full(num_rows, float(max_new)))
+        self._gains = {
+            name: np.append(gains, np.full(num_rows, gains.mean() if len(gains) else 1.0))
+            for name, gains in self._gains.items()
+        }
+
     def enter(self, name: str, symbols: NDArray[np.int64]) -> None:
         """Enter a round; a row that got nothing had ended before."""
         live = symbols > 0
@@ -140,6 +149,14 @@ class AutoDrafter:
         self._used = []
         self._name = NoDrafter.name
         self._progress = _Progress(len(prompts), max_new)
+
+    def join(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Rows arrive, for every drafter."""
+        for drafter in self.drafters:
+            if not isinstance(drafter, JoiningDrafter):
+                raise DecodingError(f"drafter: {type(drafter).__name__} has no join, which rows that arrive later need")
+            drafter.join(prompts, max_new, target)
+        self._progress.join(len(prompts), max_new)
 
     def propose(self, round_: Round) -> Draft:
         """The draft of the drafter chosen for this round."""

@@ -18,6 +18,9 @@ class StatelessDrafter:
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
         """Nothing to prepare."""
 
+    def join(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Nothing is kept by row."""
+
     def select(self, rows: NDArray[np.int64]) -> None:
         """Nothing is kept by row."""
 

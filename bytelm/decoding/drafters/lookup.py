@@ -37,8 +37,12 @@ class LookupDrafter:
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
         """Read the prompts."""
         self.max_draft -= self.max_draft % target.unit
-        shared: dict[bytes, SuffixAutomaton] = {}
         self._automata = []
+        self.join(prompts, max_new, target)
+
+    def join(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Read the prompts of rows that arrive."""
+        shared: dict[bytes, SuffixAutomaton] = {}
         for prompt in prompts:
             key = np.asarray(prompt).tobytes()
             automaton = shared[key].copy() if key in shared else SuffixAutomaton(prompt.tolist())

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytelm.decoding.protocols import Block, Draft, Round, Target
+from bytelm.decoding.protocols import Block, Draft, JoiningTarget, Round, Target
 from bytelm.errors import DecodingError
 from bytelm.shapes import Counts, Symbols
 
@@ -34,7 +34,7 @@ class ModelDrafter:
         self.small, self.max_draft = small, num
         self._read: list[NDArray[Any]] = []
         self._prompt_lengths = np.zeros(0, dtype=np.int64)
-        self._total = 0
+        self._limits = np.zeros(0, dtype=np.int64)
 
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
         """Read the prompts with the small model.
@@ -50,10 +50,31 @@ class ModelDrafter:
             raise DecodingError(
                 f"draft model: found less than one unit to draft, expected at least {target.unit} symbols"
             )
-        self._total = max_new + self.max_draft
-        self.small.start(self._told(prompts), self._total, max(self.max_draft, _CATCH_UP * unit))
-        self._prompt_lengths = np.array([len(prompt) for prompt in prompts])
-        self._read = [np.asarray(prompt) for prompt in prompts]
+        self._read, self._prompt_lengths, self._limits = [], self._prompt_lengths[:0], self._limits[:0]
+        self._admit(self.small, prompts, max_new)
+
+    def join(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
+        """Read the prompts of rows that arrive.
+
+        Raises:
+            DecodingError: a prompt does not fit the small model.
+        """
+        if not isinstance(self.small, JoiningTarget):
+            raise DecodingError(
+                f"draft model: {type(self.small).__name__} has no join, which rows that arrive later need"
+            )
+        arriving = self.small.new()
+        self._admit(arriving, prompts, max_new)
+        self.small.join(arriving)
+
+    def _admit(self, small: Target, prompts: Sequence[NDArray[Any]], max_new: int) -> None:
+        self._start(small, prompts, max_new + self.max_draft)
+        self._prompt_lengths = np.append(self._prompt_lengths, [len(prompt) for prompt in prompts])
+        self._limits = np.append(self._limits, np.full(len(prompts), max_new))
+        self._read += [np.asarray(prompt) for prompt in prompts]
+
+    def _start(self, small: Target, told: Sequence[NDArray[Any]], num_new: int | Sequence[int]) -> Block:
+        return small.start(self._told(told), num_new, max(self.max_draft, _CATCH_UP * small.unit))
 
     def propose(self, round_: Round) -> Draft:
         """Draft (B, N), one unit of the small model after another."""
@@ -92,8 +113,8 @@ class ModelDrafter:
         missing = np.where(live, (lengths - known) // unit, 1)
         none = torch.zeros(len(histories), dtype=torch.int64, device=device)
         if missing.max() > _CATCH_UP:
-            done = int((lengths - self._prompt_lengths).min())
-            block = self.small.start(self._told(histories), self._total - done, max(self.max_draft, _CATCH_UP * unit))
+            left = self._limits - (lengths - self._prompt_lengths) + self.max_draft
+            block = self._start(self.small, histories, left.tolist())
             self._read = [history.copy() for history in histories]
             return block, none, round_.emitted[:, :0], none
         feed = np.zeros((len(histories), int(missing.max()) * unit), dtype=np.int64)
@@ -114,7 +135,7 @@ class ModelDrafter:
         """Keep these rows of the batch, in this order."""
         self.small.select(torch.from_numpy(rows).to(self.small.device))
         self._read = [self._read[row] for row in rows.tolist()]
-        self._prompt_lengths = self._prompt_lengths[rows]
+        self._prompt_lengths, self._limits = self._prompt_lengths[rows], self._limits[rows]
 
     def observe(self, accepted: NDArray[np.int64], seconds: float) -> None:
         """Nothing is learnt."""
