@@ -1,5 +1,6 @@
 """A finished corpus, read in parts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -64,13 +65,15 @@ class Corpus:
             corpus.verify()
         return corpus
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
         """Compare the SHA-256 of every shard with the manifest.
 
+        Args:
+            progress: called with the bytes of each shard that agrees.
         Raises:
             CorpusError: a shard was altered; names it, with the digest found and the digest expected.
         """
-        check_shards([(self.folder / shard.file, shard) for shard in self.manifest.shards])
+        check_shards([(self.folder / shard.file, shard) for shard in self.manifest.shards], progress)
 
     @property
     def num_bytes(self) -> int:

@@ -182,6 +182,11 @@ def _local(path: Path) -> SourceFile:
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec  # only where there is a URL: a local build needs no part of it
 
+    if any(part.startswith("reference://") or part == "reference" for part in url.split("::")):
+        raise CorpusError(
+            f"{url}: found a reference file system, which renders templates of its files, expected another"
+        )
+
     return fsspec.core.url_to_fs(url)
 
 

@@ -10,6 +10,7 @@ from typing import Any, final
 from bytelm.config import Config
 from bytelm.corpus.options import BuildOptions, Side
 from bytelm.errors import ConfigError, CorpusError
+from bytelm.places import is_plain_name
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -53,7 +54,7 @@ class Shard(Config):
 
     def validate(self) -> None:
         """Check the size, the digest and that the file lies in the folder of the manifest."""
-        self.require(Path(self.file).name == self.file, "file", "a file name without a folder")
+        self.require(is_plain_name(self.file), "file", "a file name without a folder")
         self.require(self.bytes > 0, "bytes", "a size above 0")
         self.require(len(self.sha256) == 64, "sha256", "64 hexadecimal digits")
 

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import NoReturn, final
 
 from bytelm.corpus.manifest import MANIFEST_FILE, Shard
 from bytelm.errors import CorpusError
+from bytelm.places import leads_out
 
 _PARTIAL = ".partial"
 _HASH_BLOCK_BYTES = 1 << 22
@@ -55,8 +56,10 @@ def check_size(path: Path, shard: Shard) -> None:
     """Compare the size of a file with what is known of it.
 
     Raises:
-        CorpusError: it is missing or of another size.
+        CorpusError: it is missing, of another size, or a link that leads out of its folder.
     """
+    if leads_out(path):
+        raise CorpusError(f"{path}: found a link that leads out of the folder, expected a shard in it")
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -65,17 +68,21 @@ def check_size(path: Path, shard: Shard) -> None:
         raise CorpusError(f"{path}: found {size} bytes, expected {shard.bytes}")
 
 
-def check_shards(files: Sequence[tuple[Path, Shard]]) -> None:
+def check_shards(files: Sequence[tuple[Path, Shard]], progress: Callable[[int], None] = lambda num_bytes: None) -> None:
     """Compare many files with what is known of them, on all processors.
 
+    Args:
+        files: and what is known of each.
+        progress: called with the bytes of each file that agrees.
     Raises:
         CorpusError: as :func:`check_shard`, of the first that is wrong.
     """
     with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
         waiting = [pool.submit(check_shard, path, shard) for path, shard in files]
         try:
-            for result in waiting:
+            for result, (_, shard) in zip(waiting, files, strict=True):
                 result.result()
+                progress(shard.bytes)
         except CorpusError:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

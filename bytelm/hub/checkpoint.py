@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bytelm.encoding import Encoding, encoding_from_dict
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
+from bytelm.hub.compact import pack, unpack
 from bytelm.hub.json_files import read_json, write_json
-from bytelm.model.build import build_model
+from bytelm.model.build import build_model, fill_buffers
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import ModelConfig
 
 FORMAT = "bytelm"
-FORMAT_VERSION = 2
-"""Version 1, which is read as well, had a tensor for each layer of a fused one."""
+FORMAT_VERSION, COMPACT_VERSION = 2, 3
+"""Version 1, which is read as well, had a tensor for each layer of a fused one; version 3 has matrices in int8."""
 
 _CONFIG, _ENCODING, _WEIGHTS = "config.json", "encoding.json", "model.safetensors"
 _FUSED = {
@@ -42,24 +43,33 @@ class Checkpoint:
     encoding: Encoding
 
 
-def save_checkpoint(folder: Path, model: ByteLM, encoding: Encoding, provenance: dict[str, Any] | None = None) -> None:
+def save_checkpoint(
+    folder: Path,
+    model: ByteLM,
+    encoding: Encoding,
+    provenance: dict[str, Any] | None = None,
+    *,
+    int8: bool = False,
+) -> None:
     """Write ``model`` and ``encoding`` to ``folder``, replacing a checkpoint that is there only when all is written.
 
     Args:
         folder: made with its parents where missing.
         provenance: plain values about the run, kept in ``config.json``.
+        int8: whether matrices are rounded to int8, each row with a scale: a quarter of the bytes of float32.
     Raises:
         CheckpointError: the folder holds something else, or cannot be written.
     """
     config = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": COMPACT_VERSION if int8 else FORMAT_VERSION,
         "bytelm_version": package_version(),
         "encoding": {"name": encoding.name, "digest": encoding.digest},
         "model": model.config.to_dict(),
         "provenance": provenance or {},
     }
-    write_folder(folder, config, model.state_dict(), {_ENCODING: encoding.to_dict()})
+    weights = pack(model.state_dict()) if int8 else model.state_dict()
+    write_folder(folder, config, weights, {_ENCODING: encoding.to_dict()})
 
 
 def package_version() -> str:
@@ -71,9 +81,9 @@ def package_version() -> str:
 
 
 def write_folder(
-    folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], others: Mapping[str, dict[str, Any]]
+    folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], others: Mapping[str, dict[str, Any] | str]
 ) -> None:
-    """Write ``config.json``, weights by name, and other JSON files by name; all or nothing.
+    """Write ``config.json``, weights by name, and other files of JSON or text by name; all or nothing.
 
     A folder that is there is replaced if its ``config.json`` has the same ``format``.
 
@@ -96,7 +106,10 @@ def write_folder(
         try:
             save_file(state, temporary / _WEIGHTS, {"format": "pt"})
             for name, value in {**others, _CONFIG: config}.items():
-                write_json(temporary / name, value)
+                if isinstance(value, str):
+                    (temporary / name).write_text(value, encoding="utf-8")
+                else:
+                    write_json(temporary / name, value)
             temporary.chmod(0o755)
             _replace(temporary, folder)
         finally:
@@ -116,9 +129,9 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     config = read_json(folder / _CONFIG)
     if config.get("format") != FORMAT:
         raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected {FORMAT!r}")
-    if config.get("format_version") not in (1, FORMAT_VERSION):
+    if config.get("format_version") not in range(1, COMPACT_VERSION + 1):
         raise CheckpointError(
-            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected 1 or {FORMAT_VERSION}"
+            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected 1 to {COMPACT_VERSION}"
             f" (written by bytelm {config.get('bytelm_version', 'of unknown version')})"
         )
     try:
@@ -132,9 +145,25 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         raise CheckpointError(
             f"{folder / _ENCODING}: digest {encoding.digest[:16]}…, expected {str(digest)[:16]}… of {_CONFIG}"
         )
+    _check_blocks(model_config, folder)
     model = build_model(model_config, device="meta")
     fill(model, folder, device, split=config["format_version"] == 1)
+    fill_buffers(model, device)
     return Checkpoint(model.eval(), encoding)
+
+
+def _check_blocks(config: ModelConfig, folder: Path) -> None:
+    """Refuse a config that asks for more blocks than there can be, before memory is taken for them."""
+    try:
+        with safe_open(folder / _WEIGHTS, "pt") as file:
+            count = len(file.keys())
+    except (SafetensorError, OSError):
+        return  # what is wrong is said when it is read
+    if config.num_blocks > count:
+        raise CheckpointError(
+            f"{folder / _CONFIG}: model.num_blocks: found {config.num_blocks}, expected at most the {count} tensors of"
+            f" {_WEIGHTS}"
+        )
 
 
 def fill(module: nn.Module, folder: Path, device: str | torch.device, *, split: bool = False) -> None:
@@ -152,12 +181,27 @@ def fill(module: nn.Module, folder: Path, device: str | torch.device, *, split: 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected the weights")
     try:
-        state = load_file(path, device=str(device))
+        state = unpack(load_file(path, device=str(device)))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
-    expected = module.state_dict()
     if split:
-        state = _fused(state, expected, path)
+        state = _fused(state, module.state_dict(), path)
+    put(module, state, path)
+
+
+def put(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put tensors into a module; every name, shape and type must agree.
+
+    Args:
+        module: its tensors are replaced, and may so be on the meta device.
+        state: tensors by the names of the module.
+        path: where they are from, for messages.
+    Raises:
+        CheckpointError: they do not agree.
+    """
+    expected = module.state_dict()
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
             raise CheckpointError(f"{path}: parameter {name} is missing")

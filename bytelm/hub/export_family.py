@@ -65,6 +65,11 @@ def llama_config(config: ModelConfig, tokenizer: BPETokenizer) -> dict[str, Any]
     }
 
 
+def has_tables(config: ModelConfig) -> bool:
+    """Whether a model has n-gram tables at its merger or in its heads."""
+    return any(getattr(part, "tables", None) is not None for part in (config.merger, config.heads))
+
+
 def check_exportable(config: ModelConfig) -> None:
     """Refuse a model of tokens whose body LLaMA's layout has no words for.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.hub.families import Entry, Family, Layout, is_square_mask, num_pairs, recognise
 from bytelm.hub.four_bit_format import FourBitTensors
-from bytelm.model.build import build_model, tie_head
+from bytelm.model.build import build_model, fill_buffers, tie_head
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import AlibiConfig, ModelConfig
 from bytelm.nn.four_bit import FourBitFusedLinear, FourBitLinear, ReorderedLinear
@@ -85,13 +85,37 @@ def import_model(
     """
     family = recognise(config, tensors.names)
     ours = family.config(config)
+    if ours.num_blocks > len(tensors.names):
+        raise CheckpointError(
+            f"config.json: found {ours.num_blocks} blocks, expected at most {len(tensors.names)}, one for each tensor"
+        )
     if _sees_whole_prompt(family, tensors):
         ours = dataclasses.replace(ours, prompt="prefix")
     if vocab_size is not None:
         ours = _with_vocabulary(ours, vocab_size)
     _check_slopes(ours, tensors)
-    model = build_model(ours, device="meta")
-    found = _Names(family, ours, tensors)
+    model = fill_model(ours, family, tensors, dtype=dtype, device=device, four_bit=four_bit, lay_out=lay_out)
+    return Imported(model, family)
+
+
+def fill_model(
+    config: ModelConfig,
+    family: Family,
+    tensors: Tensors,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    four_bit: type[FourBitLinear] | None = None,
+    lay_out: Callable[[nn.Module], None] = lambda model: None,
+) -> ByteLM:
+    """Build a model and fill it by the table of a family, tensor by tensor; the arguments are those of
+    :func:`import_model`.
+
+    Raises:
+        CheckpointError: a tensor that is missing, has another shape or type, or has no place.
+    """
+    model = build_model(config, device="meta")
+    found = _Names(family, config, tensors)
     dtype, device = dtype or _file_dtype(found), torch.device(device)
     parameters = dict(model.named_parameters())
     kept = {} if four_bit is None else {name: four_bit for name in parameters if found.stays_in_four_bits(name)}
@@ -105,8 +129,22 @@ def import_model(
         owner = name.removesuffix(".weight")
         model.set_submodule(owner, _four_bit_layer(found, name, model.get_submodule(owner), kind, dtype, device))
     found.refuse_unused()
-    _fill_buffers(model, device)
-    return Imported(model.eval(), family)
+    fill_buffers(model, device)
+    return model.eval()
+
+
+def unmatched(config: ModelConfig, family: Family, tensors: Tensors) -> tuple[list[str], dict[str, list[str]]]:
+    """What a table leaves over, both ways: tensors of the file that it does not name, and of each parameter of the
+    model that it does not fill the names that the file lacks (none where the table has no line for it).
+    """
+    found, places = _Names(family, config, tensors), dict[str, list[str]]()
+    for name, _ in build_model(config, device="meta").named_parameters():
+        theirs = [theirs for theirs, _ in found.theirs(name)] if found.knows(name) else []
+        lacking = [one for one in theirs if one not in tensors.names]
+        found.used.update(theirs)
+        if lacking or not theirs:
+            places[name] = lacking
+    return found.unused(), places
 
 
 def export_tensors(model: ByteLM, family: Family) -> Iterator[tuple[str, Tensor]]:
@@ -149,6 +187,10 @@ class _Names:
             names = [(name.removeprefix(self.family.prefix), layout) for name, layout in names]
         return [(name, "rows" if layout == "columns" and self.in_four_bits(name) else layout) for name, layout in names]
 
+    def knows(self, ours: str) -> bool:
+        """Whether the table has a line for a parameter."""
+        return ours in self._entries
+
     def in_four_bits(self, theirs: str) -> bool:
         """Whether a tensor of the file is."""
         return theirs in self._four_bit
@@ -163,12 +205,16 @@ class _Names:
 
     def refuse_unused(self) -> None:
         """Every tensor of the file must have been read, or hold no weights by its name."""
+        for name in self.unused()[:1]:
+            where = self.tensors.where(name)
+            raise CheckpointError(f"{where}: tensor {name} has no place in a {self.family.name} model")
+
+    def unused(self) -> list[str]:
+        """Tensors of the file that were not read, and are of some use by their names."""
         tied = getattr(self.config.heads, "tied", False)
-        for name in sorted(self.tensors.names):
-            known = name in self.used or name.endswith(self.family.dropped) or (tied and name == "lm_head.weight")
-            if not known:
-                where = self.tensors.where(name)
-                raise CheckpointError(f"{where}: tensor {name} has no place in a {self.family.name} model")
+        known = {*self.used, *(["lm_head.weight"] if tied else [])}
+        dropped = self.family.dropped
+        return [name for name in sorted(self.tensors.names) if name not in known and not name.endswith(dropped)]
 
 
 def _places(family: Family, config: ModelConfig) -> Iterator[tuple[str, int, Entry]]:
@@ -256,7 +302,7 @@ def _file_dtype(found: _Names) -> torch.dtype:
 
 def _part_sizes(config: ModelConfig, entry: Entry, rows: int) -> list[int]:
     """Rows of each part: equal, but for queries against keys and values."""
-    if len(entry.theirs) == 3:
+    if len(entry.theirs) == 3 and "query_key_value" in entry.ours:
         attention = config.attention
         keys = attention.num_kv_heads * attention.head_width
         return [attention.num_heads * attention.head_width, keys, keys]
@@ -301,14 +347,6 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=True))
 
 
-def _fill_buffers(model: ByteLM, device: torch.device) -> None:
-    """Buffers are computed, not read."""
-    match model.config.position:
-        case AlibiConfig(shrink=shrink):
-            slopes = alibi_slopes(model.config.attention.num_heads) / shrink
-            model.position.register_buffer("slopes", slopes.to(device), persistent=False)
-
-
 def _sees_whole_prompt(family: Family, tensors: Tensors) -> bool:
     """Whether the mask buffers that old checkpoints carry let a position see later ones: a prefix-LM.
 
@@ -335,8 +373,10 @@ def _check_slopes(config: ModelConfig, tensors: Tensors) -> None:
     for name in tensors.names:
         if name.endswith("relative_pe.slopes") and isinstance(config.position, AlibiConfig):
             given = tensors.read(name).float().flatten()
-            expected = alibi_slopes(config.attention.num_heads)
-            if given.shape != expected.shape or not torch.allclose(given, expected, rtol=1e-2):
+            if len(given) != (heads := config.attention.num_heads):
+                raise CheckpointError(f"{tensors.where(name)}: tensor {name} has {len(given)} slopes, expected {heads}")
+            expected = alibi_slopes(heads)
+            if not torch.allclose(given, expected, rtol=1e-2):
                 raise CheckpointError(
                     f"{tensors.where(name)}: tensor {name} holds {given[:2].tolist()} …, expected the slopes"
                     f" {expected[:2].tolist()} … of {len(expected)} heads"

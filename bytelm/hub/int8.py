@@ -26,7 +26,7 @@ def quantise_int8(model: ByteLM) -> None:
     try:
         torchao = importlib.import_module("torchao.quantization")
     except ImportError as error:
-        raise ConfigError(f"torchao: cannot be imported ({error}), expected it installed for int8 weights") from None
+        raise ConfigError(f"torchao: cannot be imported ({error}), expected the extra bytelm[quant]") from None
     kept: nn.Module | None = None
     match model.config.heads, model.heads:
         case LMHeadConfig(tied=True), LMHead() as head:

@@ -2,34 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bytelm.decoding import Run
+from bytelm.decoding import Run, Streamer
 from bytelm.decoding.drafters.auto import Memory
 from bytelm.errors import DecodingError, EncodingError
-from bytelm.hub.checkpoint import FORMAT, load_checkpoint
-from bytelm.hub.draft_heads import load_draft_heads
 from bytelm.hub.drafting import make_drafter
-from bytelm.hub.family_folder import load_family
-from bytelm.hub.int8 import quantise_int8, quantise_tables
-from bytelm.hub.json_files import read_config
 from bytelm.hub.options import AllowedControls, GenerationOptions
 from bytelm.hub.output import Output, Score, Scores
-from bytelm.hub.processing import make_processor
-from bytelm.hub.source import find_folder
-from bytelm.hub.stopping import TextStop, end_sequences, make_stops
+from bytelm.hub.session import TextSession, make_arrival
+from bytelm.hub.stopping import TextStop
 from bytelm.hub.text_stream import TextStreamer, finished_text
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, ModelConfig, PromptAttention
+from bytelm.model.continuations import ScoredIds, score_continuations
 from bytelm.model.laws import check_attention, check_law, score_symbols
-from bytelm.model.layout import lay_out_for_decoding
 from bytelm.model.targets import NextTarget, PatchTarget, make_target
-from bytelm.tokenizer import BaseTokenizer, Tokenizer
+from bytelm.tokenizer import BaseTokenizer
+
+OURS = "bytelm"
+"""The family of our own checkpoints."""
 
 
 class LanguageModel:
@@ -41,7 +36,7 @@ class LanguageModel:
         family: whose checkpoint the model was read from.
     """
 
-    def __init__(self, model: ByteLM, tokenizer: BaseTokenizer[Any], family: str = FORMAT) -> None:
+    def __init__(self, model: ByteLM, tokenizer: BaseTokenizer[Any], family: str = OURS) -> None:
         self.model, self.tokenizer, self.family = model, tokenizer, family
         self._speeds: dict[tuple[Law, bool, bool], Memory] = {}
 
@@ -76,7 +71,11 @@ class LanguageModel:
         return make_target(self.model, law, bos, compiled=compiled, attention=attention)
 
     def generate(
-        self, prompts: Sequence[str], *, streamer: Callable[[int, str], None] | None = None, **options: Any
+        self,
+        prompts: Sequence[str | NDArray[Any]],
+        *,
+        streamer: Callable[[int, str], None] | None = None,
+        **options: Any,
     ) -> Output:
         """Continue each prompt until EOS, a stop, or a limit.
 
@@ -84,8 +83,8 @@ class LanguageModel:
         ``compile``, as far as the logits are the same; in bf16, near ties may fall differently.
 
         Args:
-            prompts: texts of any lengths; a BOS patch is put before each by models of bytes, and in the place of an
-                empty one by models of tokens.
+            prompts: texts of any lengths, or arrays of ids; a BOS patch is put before each by models of bytes, and in
+                the place of an empty one by models of tokens.
             streamer: called as ``streamer(row, text)`` with whole characters as they become certain; the pieces of a
                 row add up to its text.
             options: ``max_new_tokens``, ``law``, ``draft``, ``seed``, ``do_sample``, ``temperature``, ``stop`` …: the
@@ -97,12 +96,34 @@ class LanguageModel:
             ConfigError: a bad sampling option.
         """
         chosen = GenerationOptions.of(options)
-        run, text_stop = self._run(prompts, chosen)
+        run, text_stop = self._run(self._contexts(prompts, chosen.allowed_controls), chosen)
         texts = None if streamer is None else TextStreamer(self.tokenizer, run.num_rows, text_stop.ends, streamer)
+        return self._output(run, text_stop, chosen, texts)
+
+    def generate_ids(
+        self, prompts: Sequence[NDArray[Any]], *, streamer: Streamer | None = None, **options: Any
+    ) -> Output:
+        """Continue ids as :meth:`generate` continues texts.
+
+        Args:
+            prompts: ids of each, without the BOS patch that models of bytes read before every prompt.
+            streamer: called as ``streamer(row, ids)`` after each forward with the new ids of a row.
+            options: as in :meth:`generate`.
+        Raises:
+            LawError, DecodingError, ConfigError: as :meth:`generate`.
+        """
+        chosen = GenerationOptions.of(options)
+        run, text_stop = self._run(self._contexts(prompts), chosen)
+        return self._output(run, text_stop, chosen, streamer)
+
+    def _output(
+        self, run: Run, text_stop: TextStop, options: GenerationOptions, streamer: Streamer | None = None
+    ) -> Output:
+        """Run to the end and collect."""
         for news in run:
-            if texts is not None:
+            if streamer is not None:
                 for row, symbols in news:
-                    texts(row, symbols)
+                    streamer(row, symbols)
         found = run.result()
         return Output(
             texts=[finished_text(self.tokenizer, ids, text_stop.ends.get(r)) for r, ids in enumerate(found.symbols)],
@@ -111,9 +132,9 @@ class LanguageModel:
             nats=found.nats,
             trace=found.trace,
             stats=found.stats,
-            law=check_law(self.config, chosen.law),
+            law=check_law(self.config, options.law),
             draft=run.drafter.name,
-            attention=check_attention(self.config, chosen.attention),
+            attention=check_attention(self.config, options.attention),
             tokenizer=self.tokenizer,
         )
 
@@ -129,7 +150,7 @@ class LanguageModel:
         chosen = GenerationOptions.of(options)
         if chosen.num_return_sequences != 1:
             raise DecodingError(f"num_return_sequences: found {chosen.num_return_sequences}, expected 1 in a stream")
-        return self._stream(*self._run([prompt], chosen))
+        return self._stream(*self._run(self._contexts([prompt], chosen.allowed_controls), chosen))
 
     def _stream(self, run: Run, text_stop: TextStop) -> Iterator[str]:
         pieces: list[str] = []
@@ -140,40 +161,37 @@ class LanguageModel:
             yield from pieces
             pieces.clear()
 
-    def _run(self, prompts: Sequence[str], options: GenerationOptions) -> tuple[Run, TextStop]:
+    def session(
+        self, *, law: str | None = None, draft: Any = "auto", num_draft_tokens: int | None = None
+    ) -> TextSession:
+        """A batch under one law that requests join and leave while it runs, for servers.
+
+        What a request gives is what :meth:`generate` gives for it alone, as far as the logits are the same.
+
+        Args:
+            law: as in :meth:`generate`.
+            draft: as in :meth:`generate`, for all requests.
+            num_draft_tokens: as in :meth:`generate`.
+        Raises:
+            LawError: the model does not define ``law``.
+            DecodingError: a draft that model and law do not have.
+        """
+        chosen = check_law(self.config, law)
+        self.model.eval()
+        target = self.make_target(chosen)
+        memory = self._speeds.setdefault((chosen, False, False), {})
+        drafter = make_drafter(draft, self.tokenizer, target, num_draft_tokens, memory)
+        return TextSession(target, self.tokenizer, self._contexts, drafter)
+
+    def _run(self, prompts: Sequence[NDArray[Any]], options: GenerationOptions) -> tuple[Run, TextStop]:
         """The run that the options ask for, and what says where its texts end."""
         law, attention = check_law(self.config, options.law), check_attention(self.config, options.attention)
         self.model.eval()
         target = self.make_target(law, compiled=options.compile, attention=attention)
         memory = self._speeds.setdefault((law, options.compile, options.sampling.greedy), {})
-        vocab_size = self.config.vocab_size
-        ends = None if options.eos_token_id is None else end_sequences(options.eos_token_id, vocab_size)
-        stops, text_stop = make_stops(self.tokenizer, options.stop, ends, options.max_new_chars)
-        run = Run(
-            target,
-            self._contexts(prompts, "prompt", options.allowed_controls),
-            max_new=options.max_new_tokens,
-            sampling=options.sampling,
-            stops=stops,
-            drafter=make_drafter(options.draft, self.tokenizer, target, options.num_draft_tokens, memory),
-            verify=options.verify,
-            processor=make_processor(
-                self.tokenizer,
-                max_new=options.max_new_tokens,
-                min_new=options.min_new_tokens,
-                ends=ends,
-                sequence_bias=options.sequence_bias,
-                repetition_penalty=options.repetition_penalty,
-                no_repeat_ngram_size=options.no_repeat_ngram_size,
-                logits_processor=options.logits_processor,
-                valid_text=options.valid_text,
-                pattern=options.pattern,
-            ),
-            num_sequences=options.num_return_sequences,
-            max_seconds=options.max_time,
-            seed=options.seed,
-        )
-        return run, text_stop
+        arrival, text_stop = make_arrival(self.tokenizer, self.config.vocab_size, prompts, options)
+        drafter = make_drafter(options.draft, self.tokenizer, target, options.num_draft_tokens, memory)
+        return Run(target, arrival, drafter=drafter, verify=options.verify), text_stop
 
     def score(
         self,
@@ -202,7 +220,7 @@ class LanguageModel:
             raise DecodingError(f"prompts: found {len(prompts)}, expected one for each of {len(texts)} texts")
         seen = "causal" if prompts is None else seen
         self.model.eval()
-        heads = self._contexts(prompts or [""] * len(texts), "prompt")
+        heads = self._contexts(prompts or [""] * len(texts))
         if self.tokenizer.begins_with_bos:
             bos = self.tokenizer.opening(self.config.patch)
             heads = [np.concatenate((bos, ids)) for ids in heads]
@@ -213,8 +231,36 @@ class LanguageModel:
         ]
         return Scores(scores, chosen, seen)
 
+    def score_ids(
+        self,
+        contexts: Sequence[NDArray[Any]],
+        continuations: Sequence[NDArray[Any]],
+        *,
+        law: str | None = None,
+        attention: str | None = None,
+        max_rows: int = 8,
+    ) -> Iterator[tuple[int, ScoredIds]]:
+        """What the law says of the ids of each continuation after those of its context, and whether greedy decoding
+        would emit them; a context that several continuations share is read once.
+
+        Args:
+            contexts: ids, without the BOS that models of bytes read before them; models of tokens read BOS in the place
+                of an empty one.
+            continuations: as many.
+            law, attention: as in :meth:`generate`.
+            max_rows: continuations in a forward, at most.
+        Yields:
+            The index of a continuation, and its scores, in an order of its own.
+        Raises:
+            LawError: the model does not define ``law`` or ``attention``.
+            DecodingError: a context and its continuation do not fit the model's context.
+        """
+        self.model.eval()
+        target = self.make_target(check_law(self.config, law), attention=check_attention(self.config, attention))
+        return score_continuations(target, self._contexts(contexts, what="context"), continuations, max_rows)
+
     def _contexts(
-        self, prompts: Sequence[str], what: str, allowed_controls: AllowedControls = ()
+        self, prompts: Sequence[Any], allowed_controls: AllowedControls = (), what: str = "prompt"
     ) -> list[NDArray[Any]]:
         """Ids of each prompt; of BOS where there are none and none is put before them."""
         rows = self._encode(prompts, what, allowed_controls)
@@ -222,64 +268,26 @@ class LanguageModel:
             return rows
         return [ids if len(ids) else self.tokenizer.bos_patch(self.config.patch) for ids in rows]
 
-    def _encode(self, texts: Sequence[str], what: str, allowed_controls: AllowedControls = ()) -> list[NDArray[Any]]:
-        """Ids of each text; an error names ``what`` the text is and its row."""
+    def _encode(self, texts: Sequence[Any], what: str, allowed_controls: AllowedControls = ()) -> list[NDArray[Any]]:
+        """Ids of each text, which may be ids already; an error names ``what`` the text is and its row."""
         if isinstance(texts, str):
             raise DecodingError(f"{what}: found a string {texts[:20]!r}, expected a list of strings")
         rows = []
         for r, text in enumerate(texts):
+            if isinstance(text, np.ndarray):
+                rows.append(self._checked_ids(text, f"{what} {r}"))
+                continue
             try:
                 rows.append(self.tokenizer.encode(text, allowed_controls=allowed_controls))
             except EncodingError as error:
                 raise EncodingError(f"{what} {r}: {error}") from None
         return rows
 
-
-def load(
-    source: str | Path,
-    device: str | torch.device = "cpu",
-    *,
-    dtype: torch.dtype | None = None,
-    four_bit: str = "dequantise",
-    draft_heads: str | Path | None = None,
-    revision: str | None = None,
-    int8: bool = False,
-    int8_tables: bool = False,
-) -> LanguageModel:
-    """The language model of a checkpoint: ours, or of GPT-J's family (:func:`~bytelm.hub.load_family` says which).
-
-    Args:
-        source: a folder, or the id of a model on the hub.
-        device: where the model goes.
-        dtype: of its weights; by default as in the file.
-        four_bit: ``dequantise``, ``keep`` or ``kernels``, for files in four bits.
-        draft_heads: folder of heads that were trained to draft for this model of tokens, see ``bytelm fit``.
-        revision: branch, tag or commit of a model on the hub.
-        int8: whether the matrices of linear layers are rounded to int8, each output with a scale, through torchao.
-        int8_tables: whether the rows of n-gram tables are rounded to int8, each with a scale: another model, a quarter
-            of the size of float32 tables, whose laws and decoding agree as those of any other.
-    Raises:
-        CheckpointError: a file is missing, damaged, of another version or of an unknown family; or draft heads are
-            those of another model.
-        ConfigError: an unknown ``four_bit``, or ``kernels`` without bitsandbytes; ``int8`` without torchao; or
-            ``int8_tables`` without tables.
-    """
-    lm = _load(find_folder(source, revision), device, dtype, four_bit)
-    if int8:
-        quantise_int8(lm.model)
-    if int8_tables:
-        quantise_tables(lm.model)
-    if draft_heads is not None:
-        load_draft_heads(Path(draft_heads), lm.model)
-    return lm
-
-
-def _load(folder: Path, device: str | torch.device, dtype: torch.dtype | None, four_bit: str) -> LanguageModel:
-    if folder.is_dir() and read_config(folder).get("format") != FORMAT:
-        found = load_family(folder, dtype=dtype, device=device, four_bit=four_bit)
-        return LanguageModel(found.model, found.tokenizer, found.family.name)
-    checkpoint = load_checkpoint(folder, device)
-    if dtype is not None:
-        checkpoint.model.to(dtype)
-    lay_out_for_decoding(checkpoint.model)
-    return LanguageModel(checkpoint.model, Tokenizer(checkpoint.encoding))
+    def _checked_ids(self, ids: NDArray[Any], place: str) -> NDArray[Any]:
+        size = self.config.vocab_size
+        if ids.ndim != 1 or (len(ids) and (ids.dtype.kind not in "ui" or ids.min() < 0 or ids.max() >= size)):
+            raise DecodingError(
+                f"{place}: found an array of {ids.dtype} with shape {ids.shape}, expected ids from 0 to {size - 1} in "
+                "one dimension"
+            )
+        return ids

@@ -220,11 +220,15 @@ def _unpickled(path: Path, way: Literal["fake", "mapped", "whole"]) -> Any:
         with warnings.catch_warnings(action="ignore"), FakeTensorMode() if way == "fake" else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=way == "mapped")
     except Exception as error:  # a damaged pickle may raise anything
-        reason = _reason(error)
-        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to run the code
-            asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-            reason = f"it asks for {asked[1]}, which was not run" if asked else "its pickle is not one of tensors"
-        raise CheckpointError(f"{path}: refused: {reason}; expected tensors that torch.save wrote") from error
+        raise CheckpointError(f"{path}: refused: {refusal(error)}; expected tensors that torch.save wrote") from error
+
+
+def refusal(error: Exception) -> str:
+    """One line for what ``torch.load`` raised with ``weights_only``; its own text advises to run the code."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return _reason(error)
+    asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it asks for {asked[1]}, which was not run" if asked else "its pickle is not one of tensors"
 
 
 def _zip_places(path: Path, file: BinaryIO) -> dict[int, int]:

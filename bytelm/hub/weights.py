@@ -17,6 +17,7 @@ from torch import Tensor
 from bytelm.errors import CheckpointError
 from bytelm.hub.json_files import read_json, write_json
 from bytelm.hub.tensor_files import SAFETENSORS_DTYPES, StoredTensor, read_pickled, read_safetensors
+from bytelm.places import is_plain_name, leads_out
 
 _SAFETENSORS, _PICKLED = "model.safetensors", "pytorch_model.bin"
 _READERS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
@@ -180,7 +181,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise CheckpointError(f"{index}: no weight_map, expected one from names of tensors to names of files")
     for name, shard in places.items():
-        if shard in ("", ".", "..") or any(letter in shard for letter in "/\\:\0"):
+        if not is_plain_name(shard) or leads_out(index.parent / shard):
             raise CheckpointError(
                 f"{index}: tensor {name!r} is in {shard!r}, expected the name of a file beside the index"
             )

@@ -1,10 +1,10 @@
 """Text to byte ids and back, through an encoding and its controls."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 
 from bytelm.encoding import (
@@ -47,7 +47,7 @@ class Tokenizer(BaseTokenizer[np.uint8]):
     def __init__(self, encoding: Encoding) -> None:
         super().__init__(encoding.controls)
         self.encoding = encoding
-        self._control = regex.compile(r"\L<controls>", controls=list(self._controls))
+        self._control = re.compile("|".join(map(re.escape, self._controls)))
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.encoding!r})"

@@ -98,5 +98,5 @@ def test_a_head_that_is_the_embedding_stays():
 
 def test_without_torchao_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(ConfigError, match=r"^torchao: cannot be imported .*, expected it installed"):
+    with pytest.raises(ConfigError, match=r"^torchao: cannot be imported .*, expected the extra bytelm\[quant\]"):
         quantise_int8(gptj_toy(torch.bfloat16).model)
