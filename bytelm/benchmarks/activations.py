@@ -2,7 +2,7 @@
 
 Counted are the tensors that the operations of our modules save, as torch's derivatives define them, each storage once;
 weights are not among them. Per patch position, with ``a`` bytes per result of a matrix product (4 in ``32-true``, else
-2), ``s`` per number of the residual stream (``a``; 4 where n-gram tables of float32 are added to it) and 4 per number
+2), ``s`` per number of the residual stream (``a``; 4 where n-gram rows of float32 are added to it) and 4 per number
 that is held in float32:
 
 - RMS norm of width D: the input in float32, ``1 / rms``, the quotient before the weight: ``4 D + 4 + s D``. Layer norm:
@@ -15,7 +15,7 @@ that is held in float32:
   output, ``a E H``.
 - SwiGLU: gate and up, ``silu(gate)``, and their product: ``4 a F``. GELU: its input and its output: ``2 a F``.
 - Merger: ids as int64, ``8 P``; the embeddings that it projects, ``a P byte_width``; ids of rows, 8 for each table; of
-  kind ``mlp`` also ``2 a inner``.
+  kind ``mlp`` also ``2 a inner``. Where rows are projected, here and in heads, the sum of rows, ``a row_width``.
 - Chained head j: its own norm and the input of its unembedding; for j > 1 state and prefix, ``a (D + (j - 1)
   byte_width)``, and ``2 a inner``. Independent heads: the state, ``a D``.
 - Loss: the log-softmax in float32, ``4 K V``; the targets as int64, ``8 K``.
@@ -74,6 +74,9 @@ def stored_bytes(precision: Precision) -> int:
 def matrix_parameters(config: ModelConfig) -> int:
     """Weights of matrix products: all of them but embeddings, tables, norms and biases."""
     products = operations_per_symbol(config, config.laws[0], 0) * config.patch / 2
+    match config.heads:
+        case ChainedHeadsConfig(tables=NgramConfig() as tables):  # one projection, which every head uses
+            products -= (config.patch - 1) * tables.num_products(config.width)
     ahead = 0 if config.next_patch is None else _next_patch_matrices(config, config.next_patch)
     return round(products) + ahead
 
@@ -161,7 +164,7 @@ class Activations:
     def _stream(self) -> int:
         """Bytes per number of the residual stream."""
         match self.config.merger:
-            case MergerConfig(tables=None):
+            case MergerConfig(tables=None | NgramConfig(row_width=int())):
                 return self._product
             case MergerConfig() | TokenEmbeddingConfig():
                 return stored_bytes(self.precision)
@@ -190,18 +193,23 @@ class Activations:
                 inputs, inner = 1, 0
                 if isinstance(merger, MLPMergerConfig):  # two products read the embeddings, each of which casts them
                     inputs, inner = 2 if self._autocast else 1, merger.inner
-                return self._product * (inputs * self.config.patch * byte_width + 2 * inner) + _table_ids(tables)
-            case TokenEmbeddingConfig():
-                return 0
+                return self._product * (inputs * self.config.patch * byte_width + 2 * inner) + self._rows(tables)
+            case TokenEmbeddingConfig(tables=tables):
+                return self._rows(tables)
 
     def _heads(self) -> int:
         width, a = self.config.width, self._product
-        if not isinstance(self.config.heads, ChainedHeadsConfig):
-            return a * width
         heads = self.config.heads
-        each = self._norm(self._state) + a * width + _table_ids(heads.tables)
+        if not isinstance(heads, ChainedHeadsConfig):
+            return a * width + self._rows(getattr(heads, "tables", None))
+        each = self._norm(self._state) + a * width + self._rows(heads.tables)
         prefixes = sum(width + j * heads.byte_width + 2 * heads.inner for j in range(1, self.config.patch))
         return self.config.patch * each + a * prefixes
+
+    def _rows(self, tables: NgramConfig | None) -> int:
+        """What is kept where rows are read."""
+        projected = self._product * tables.row_width if tables and tables.row_width else 0
+        return _table_ids(tables) + projected
 
     def _loss(self) -> int:
         return self.config.patch * (_FLOAT * self.config.vocab_size + _IDS)

@@ -26,8 +26,8 @@ def operations_per_symbol(config: ModelConfig, law: Law, symbols_before: float) 
     ``2 * (M + blocks * (2 D E (H + G) + 2 H E S + n D F) + heads)``, where M is the merger's ``P * byte_width * D`` (of
     kind ``mlp`` and ``inner * (P * byte_width + D)``; 0 for tokens), n = 3 for SwiGLU and 2 for GELU, and heads are all
     K under ``product`` and ``chain``, head 1 under ``next``, of an LM head all rows of its table; times
-    :func:`positions_per_symbol`. Norms, biases, rotations, softmax and the reading of rows are not counted. It is what
-    ``torch.utils.flop_counter`` counts.
+    :func:`positions_per_symbol`. Narrow n-gram rows add ``row_width * D`` to merger and to each head. Norms, biases,
+    rotations, softmax and the reading of rows are not counted. It is what ``torch.utils.flop_counter`` counts.
 
     Args:
         config: of the model.
@@ -35,13 +35,19 @@ def operations_per_symbol(config: ModelConfig, law: Law, symbols_before: float) 
         symbols_before: symbols whose keys and values are cached, the symbol's own position included. In each stream
             they are P to a position.
     """
+    outside = 2 * (merger_products(config) + head_products(config, law)) * positions_per_symbol(config, law)
+    return outside + body_operations_per_symbol(config, law, symbols_before)
+
+
+def body_operations_per_symbol(config: ModelConfig, law: Law, symbols_before: float) -> float:
+    """The part of :func:`operations_per_symbol` that the blocks have: without merger and heads."""
     attention, width = config.attention, config.width
     slots = symbols_before / config.patch
     projections = 2 * width * attention.head_width * (attention.num_heads + attention.num_kv_heads)
     scores = 2 * attention.num_heads * attention.head_width * slots
     layers = 3 if config.feedforward.kind == "swiglu" else 2
     body = config.num_blocks * (projections + scores + layers * width * config.feedforward.inner)
-    return 2 * (merger_products(config) + body + head_products(config, law)) * positions_per_symbol(config, law)
+    return 2 * body * positions_per_symbol(config, law)
 
 
 def cache_bytes(config: ModelConfig, law: Law, symbols: float, itemsize: int) -> float:
@@ -66,20 +72,19 @@ def merger_products(config: ModelConfig) -> int:
     match config.merger:
         case MergerConfig() as merger:
             return merger.num_products(config.patch, config.width)
-        case TokenEmbeddingConfig():
-            return 0
+        case TokenEmbeddingConfig(tables=tables):
+            return tables.num_products(config.width) if tables else 0
 
 
 def head_products(config: ModelConfig, law: Law) -> int:
     """Multiplications of the heads that a law asks at one position."""
     one = config.width * config.vocab_size
     match config.heads:
-        case LMHeadConfig(num_rows=num_rows):
-            return config.width * num_rows
-        case _ if law == "next":
-            return one
-        case ChainedHeadsConfig(byte_width=byte_width, inner=inner):
+        case LMHeadConfig(num_rows=num_rows, tables=tables):
+            return config.width * num_rows + (tables.num_products(config.width) if tables else 0)
+        case ChainedHeadsConfig(byte_width=byte_width, inner=inner, tables=tables):
+            one += tables.num_products(config.width) if tables else 0
             prefixes = sum(inner * (2 * config.width + j * byte_width) for j in range(1, config.patch))
-            return config.patch * one + prefixes
+            return one if law == "next" else config.patch * one + prefixes
         case IndependentHeadsConfig():
-            return config.patch * one
+            return one if law == "next" else config.patch * one

@@ -154,7 +154,7 @@ def memory_moments(workload: Workload, layout: Layout, checkpointing: bool) -> l
     casts = mixed * matrix_parameters(model)
     block_casts = mixed * (matrix_parameters(model) - ends - next_patch_products(model)[0]) // model.num_blocks
     share = stored * -(-num_parameters // shards)
-    read = _rows_read(workload) * (stored * model.width + _INDEX)
+    read = _bytes_read(workload, stored)
     dense = share - (stored * table_parameters(model) if workload.read_rows else 0)
     block = (model.num_body_parameters() - model.norm.num_parameters(model.width)) // model.num_blocks
     rest = num_parameters - model.num_blocks * block
@@ -185,14 +185,22 @@ def memory_moments(workload: Workload, layout: Layout, checkpointing: bool) -> l
 
 
 def table_parameters(model: ModelConfig) -> int:
-    """Parameters of n-gram tables."""
-    return sum(tables.num_parameters(model.width) for tables, _ in _tables(model))
+    """Numbers in the rows of n-gram tables."""
+    return sum(tables.num_in_rows(model.width) for tables, _ in _tables(model))
 
 
-def _rows_read(workload: Workload) -> int:
-    """Rows of tables that one forward reads, with a gradient for each; 0 where gradients are of whole tables."""
-    positions = workload.batch_size * workload.window // workload.model.patch
-    reads = sum(times * len(tables.orders) for tables, times in _tables(workload.model))
+def _bytes_read(workload: Workload, stored: int) -> int:
+    """Bytes of gradients of the rows that one forward reads, with their places; 0 where gradients are of whole tables.
+
+    Args:
+        workload: the run.
+        stored: bytes per number.
+    """
+    positions, width = workload.batch_size * workload.window // workload.model.patch, workload.model.width
+    reads = sum(
+        times * len(tables.orders) * (stored * tables.row_numbers(width) + _INDEX)
+        for tables, times in _tables(workload.model)
+    )
     return positions * reads if workload.read_rows else 0
 
 

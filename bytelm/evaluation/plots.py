@@ -31,6 +31,12 @@ def _glyphs() -> frozenset[int]:
     return frozenset(FT2Font(str(japanese_font(1).get_file())).get_charmap())
 
 
+def printable(character: str) -> str:
+    """The character as the Japanese font shows it; an arrow for the end of a line, a mark where it has no glyph."""
+    shown = "⏎" if character == "\n" else character
+    return shown if ord(shown) in _glyphs() else _NO_GLYPH
+
+
 def plot_loss(path: Path, train: Sequence[tuple[int, float]], valid: Sequence[tuple[int, float]]) -> None:
     """Training loss in nats per byte and held-out bits per character, against steps.
 
@@ -124,10 +130,7 @@ def _draw(
         axes.add_patch(Rectangle((left, y), width, 0.74, color=_HEAD_COLOURS[head % len(_HEAD_COLOURS)], linewidth=0))
         shade = "#333333" if forward % 2 else "#bbbbbb"
         axes.add_patch(Rectangle((left, y + 0.76), width, 0.1, color=shade, linewidth=0))
-    shown = "⏎" if text == "\n" else text
-    if ord(shown) not in _glyphs():
-        shown = _NO_GLYPH
-    axes.text(x + 0.5, y + 0.39, shown, ha="center", va="center", fontproperties=font, parse_math=False)
+    axes.text(x + 0.5, y + 0.39, printable(text), ha="center", va="center", fontproperties=font, parse_math=False)
 
 
 def _legend(axes: Axes) -> None:

@@ -1,5 +1,7 @@
 """Operations against torch's own counter, cached numbers against a cache, weights against the tensors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,9 +28,18 @@ TOKENS = {
     "context": 128,
 }
 GROUPED = {"attention": {"num_heads": 4, "num_kv_heads": 2, "head_width": 8}, "feedforward": {"inner": 40}}
+
+
+def narrow(part):
+    """A merger or heads whose n-gram rows are projected."""
+    found = getattr(tiny_config("chained", True), part)
+    return replace(found, tables=replace(found.tables, row_width=6))
+
+
 CONFIGS = {
     "chained": lambda: tiny_config("chained"),
     "chained with tables and next patch": lambda: tiny_config("chained", True, next_patch=NextPatchConfig()),
+    "chained with narrow tables": lambda: tiny_config("chained", merger=narrow("merger"), heads=narrow("heads")),
     "independent": lambda: tiny_config("independent"),
     "mlp merger": lambda: tiny_config("independent", merger=MLPMergerConfig(byte_width=12, inner=20)),
     "gptj": lambda: ModelConfig.from_dict({**TOKENS, "wiring": "parallel", "norm": {"kind": "layer"}}),

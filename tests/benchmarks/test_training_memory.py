@@ -32,6 +32,11 @@ WITH_TABLES = replace(
     merger=MergerConfig(byte_width=24, tables=TABLES),
     heads=ChainedHeadsConfig(byte_width=16, inner=64, tables=TABLES),
 )
+NARROW_TABLES = replace(
+    TINY,
+    merger=MergerConfig(byte_width=24, tables=replace(TABLES, row_width=20)),
+    heads=ChainedHeadsConfig(byte_width=16, inner=64, tables=replace(TABLES, row_width=20)),
+)
 INDEPENDENT = replace(TINY, heads=IndependentHeadsConfig(), width=96)
 GPTJ = replace(
     INDEPENDENT,
@@ -45,6 +50,7 @@ CONFIGS = {
     "mlp merger": replace(INDEPENDENT, merger=MLPMergerConfig(byte_width=24, inner=80)),
     "wide": replace(get_preset("small"), num_blocks=1),
     "tables": WITH_TABLES,
+    "narrow tables": NARROW_TABLES,
     "next patch": replace(TINY, next_patch=NextPatchConfig(inner=96)),
     "next patch and tables": replace(WITH_TABLES, next_patch=NextPatchConfig(depth=3)),
     "parallel": GPTJ,
