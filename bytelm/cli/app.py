@@ -3,7 +3,7 @@
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -11,42 +11,57 @@ import typer
 
 from bytelm.cli.bench import bench
 from bytelm.cli.compare import compare
-from bytelm.cli.console import write_error, write_line
+from bytelm.cli.console import set_quiet, write_error, write_line
+from bytelm.cli.convert import convert
 from bytelm.cli.corpus import corpus
 from bytelm.cli.encoding import encoding
+from bytelm.cli.eval import evaluate
+from bytelm.cli.examples import format_examples
 from bytelm.cli.export import export
 from bytelm.cli.generate import generate
+from bytelm.cli.overview import Overview
 from bytelm.cli.plan import PLAN, plan
+from bytelm.cli.push import card, push
 from bytelm.cli.score import score
+from bytelm.cli.serve import serve
 from bytelm.cli.tokenizer import tokenizer
 from bytelm.cli.training import PASS_THROUGH, demo, fit, test, validate
 from bytelm.errors import BytelmError
 
+_TEXT, _TRAIN, _USE, _JUDGE, _SHARE = "text", "train", "use", "judge", "share"
+"""Groups of commands in ``bytelm --help``."""
+
 app = typer.Typer(
     name="bytelm",
-    add_completion=False,
+    cls=Overview,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.add_typer(encoding)
-app.add_typer(corpus)
-app.add_typer(tokenizer)
-app.command(**PASS_THROUGH)(fit)
-app.command(**PASS_THROUGH)(validate)
-app.command(**PASS_THROUGH)(test)
-app.command()(export)
-app.command(**PLAN)(plan)
-app.command()(generate)
-app.command()(score)
-app.command()(compare)
-app.add_typer(bench)
+app.command(rich_help_panel="start")(demo)
+app.add_typer(encoding, rich_help_panel=_TEXT)
+app.add_typer(corpus, rich_help_panel=_TEXT)
+app.add_typer(tokenizer, rich_help_panel=_TEXT)
+app.command(rich_help_panel=_TRAIN, **PLAN)(plan)
+app.command(rich_help_panel=_TRAIN, **PASS_THROUGH)(fit)
+app.command(rich_help_panel=_TRAIN, **PASS_THROUGH)(validate)
+app.command(rich_help_panel=_TRAIN, **PASS_THROUGH)(test)
+app.command(rich_help_panel=_TRAIN)(export)
+app.command(rich_help_panel=_USE)(generate)
+app.command(rich_help_panel=_USE)(score)
+app.command(rich_help_panel=_USE)(serve)
+app.command(rich_help_panel=_JUDGE)(compare)
+app.command("eval", rich_help_panel=_JUDGE)(evaluate)
+app.add_typer(bench, rich_help_panel=_JUDGE)
+app.command(rich_help_panel=_SHARE)(convert)
+app.command(rich_help_panel=_SHARE)(card)
+app.command(rich_help_panel=_SHARE)(push)
 
 # Some versions of typer bring a click of their own: this is the UsageError of the one in use.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 _BAD_INPUT, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
+_COMPLETION = "_BYTELM_COMPLETE"
 
 
 def _show_version(wanted: bool) -> bool:
@@ -60,18 +75,46 @@ def _show_version(wanted: bool) -> bool:
     return wanted
 
 
+def _be_quiet(wanted: bool) -> bool:
+    if wanted:
+        set_quiet(True)
+    return wanted
+
+
+_Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", callback=_be_quiet, expose_value=False, help="No progress, no notes; errors are.")
+]
+
+
 @app.callback()
-def bytelm(
-    show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
-    ] = False,
-) -> None:
+def bytelm(show_version: _Version = False, quiet: _Quiet = False) -> None:
     """Byte-level language models that predict several bytes at once.
 
-    With --json, the last line of standard output is one JSON object; progress and logs go to standard error. The exit
-    status is 0 when the work was done, 2 for bad input (with one line that says what is wrong), 1 for an internal
-    error, 130 after Ctrl-C, and 75 when fit has saved its state after SIGTERM.
+    bytelm COMMAND --help has options and examples. Exit status 2: bad input.
     """
+
+
+def build_command() -> Any:
+    """The program as a command of click: with examples in the help of every command, and ``--quiet`` in each."""
+    program: Any = typer.main.get_command(app)
+    quiet = next(param for param in program.params if param.name == "quiet")
+    for name, command in walk_commands(program):
+        command.epilog = format_examples(name)
+        if not hasattr(command, "commands"):
+            command.params.append(quiet)
+    return program
+
+
+def walk_commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands below a group, and the groups, each with the words that call it."""
+    for word, command in group.commands.items():
+        name = f"{path} {word}".strip()
+        yield name, command
+        if hasattr(command, "commands"):
+            yield from walk_commands(command, name)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -81,6 +124,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the arguments after the program's name; those of the process by default.
     """
     args = list(sys.argv[1:] if args is None else args)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    set_quiet(False)
     try:
         status = _run(args)
         sys.stdout.flush()
@@ -102,8 +148,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str]) -> int:
-    command = typer.main.get_command(app)
+    command = build_command()
     try:
+        if os.environ.get(_COMPLETION):  # a shell asks: what it completes is written, and the process ends
+            command.main(args, prog_name="bytelm")
         with command.make_context("bytelm", list(args)) as context:
             command.invoke(context)
     except typer.Exit as done:

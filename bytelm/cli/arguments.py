@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bytelm.cli import completions
+from bytelm.cli.console import working
 from bytelm.encoding import Encoding, get_encoding, list_encodings, read_table, register
 from bytelm.errors import ConfigError, EncodingError
 
@@ -13,11 +15,17 @@ if TYPE_CHECKING:
 
     from bytelm.hub import LanguageModel
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = completions.DTYPES
 _SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as one line of JSON.")]
 EncodingName = Annotated[
-    str, typer.Option("--encoding", metavar="NAME", help="Name of an encoding, or path of a table (.json).")
+    str,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Name of an encoding, or path of a table (.json).",
+        autocompletion=completions.encodings,
+    ),
 ]
 Sources = Annotated[
     list[str],
@@ -34,14 +42,30 @@ SplitBlankLines = Annotated[
 ]
 SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Skip and count bad lines, do not stop.")]
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Checkpoint folder, or id of a model on the hub.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Checkpoint folder, or id of a model on the hub.",
+        show_default=False,
+    ),
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", metavar="NAME", help=f"Of the weights: {', '.join(DTYPES)}. Default: as in the file."),
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help=f"Of the weights: {', '.join(DTYPES)}. Default: as in the file.",
+        autocompletion=completions.dtypes,
+    ),
 ]
 FourBit = Annotated[
-    str, typer.Option("--four-bit", metavar="NAME", help="Weights in four bits: dequantise, keep, or kernels.")
+    str,
+    typer.Option(
+        "--four-bit",
+        metavar="NAME",
+        help="Weights in four bits: dequantise, keep, or kernels.",
+        autocompletion=completions.four_bit,
+    ),
 ]
 Int8 = Annotated[bool, typer.Option("--int8", help="Round the matrices of linear layers to int8 (torchao).")]
 Revision = Annotated[
@@ -50,7 +74,10 @@ Revision = Annotated[
 Attention = Annotated[
     str | None,
     typer.Option(
-        "--attention", metavar="NAME", help="causal, or prefix: prompts are read both ways. Default: as trained."
+        "--attention",
+        metavar="NAME",
+        help="causal, or prefix: prompts are read both ways. Default: as trained.",
+        autocompletion=completions.attentions,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, …")]
@@ -136,14 +163,15 @@ def load_model(
         ConfigError: there is no such device or type; ``int8`` without torchao.
         CheckpointError: see :func:`bytelm.load`.
     """
-    from bytelm.hub import load
+    with working("loading the model"):
+        from bytelm.hub import load
 
-    return load(
-        source,
-        find_device(device),
-        dtype=find_dtype(dtype),
-        four_bit=four_bit,
-        draft_heads=draft_heads,
-        revision=revision,
-        int8=int8,
-    )
+        return load(
+            source,
+            find_device(device),
+            dtype=find_dtype(dtype),
+            four_bit=four_bit,
+            draft_heads=draft_heads,
+            revision=revision,
+            int8=int8,
+        )

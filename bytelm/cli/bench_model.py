@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytelm.cli.arguments import find_device, find_dtype, load_model
+from bytelm.cli.console import working
 from bytelm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def open_model(folder: Path | None, preset: str | None, device: str, dtype: str)
         config, kind = get_preset(preset), find_dtype(dtype)
         assert kind is not None
         tokenizer = stand_in(config.vocab_size) if config.patch == 1 else _preset_bytes()
-        lm = LanguageModel(build_noise_model(config, kind, find_device(device)), tokenizer)
+        with working("making random weights"):
+            lm = LanguageModel(build_noise_model(config, kind, find_device(device)), tokenizer)
     lay_out_for_decoding(lm.model)
     lm.model.eval()
     return lm

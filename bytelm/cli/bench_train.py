@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bytelm.cli.arguments import Json
-from bytelm.cli.console import write_result
+from bytelm.cli.console import working, write_result
 from bytelm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def train(
     }
     chosen = _precisions(precisions, settings["bytelm"])
     amount = _Amount(steps, repeats, compile, rivals, rival_vocab)
-    with tempfile.TemporaryDirectory() as scratch, num_threads(threads) as used:
+    with tempfile.TemporaryDirectory() as scratch, num_threads(threads) as used, working("measuring steps"):
         corpora = {name: text_folder(each, Path(scratch)) for name, each in settings.items()}
         found = _measure(settings, {name: folder for name, (folder, _) in corpora.items()}, chosen, amount)
     ours = settings["bytelm"]

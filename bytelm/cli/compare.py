@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bytelm.cli import completions
 from bytelm.cli.arguments import Device, Dtype, Field, Json, SkipBadLines, SplitBlankLines, check_text, load_model
 from bytelm.cli.compare_report import ComparedLaw, describe_setting, format_comparison
 from bytelm.cli.console import finite, progress_bar, write_result
@@ -38,7 +39,10 @@ _Context = Annotated[int, typer.Option("--context", metavar="N", min=0, help="Ch
 _Laws = Annotated[
     list[str] | None,
     typer.Option(
-        "--law", metavar="NAME", help="product, chain, next, default (of each model) or all; may be repeated."
+        "--law",
+        metavar="NAME",
+        help="product, chain, next, default (of each model) or all; may be repeated.",
+        autocompletion=completions.laws_or_all,
     ),
 ]
 _Prompts = Annotated[
@@ -133,13 +137,13 @@ def compare(
     dtype: Dtype = None,
     json: Json = False,
 ) -> None:
-    """Models of bytes and of tokens on the same text: what they predict, and what that costs.
+    """Models of bytes and of tokens on the same text.
 
-    Documents are cut into windows of characters. Every model reads the same characters before a window, and every
-    character is scored once. Speeds: the beginnings of the first documents are continued greedily, by as many
-    characters with every model, which measures no quality; greedy text of small models repeats itself, which look-up
-    likes. Operations (a multiplication and an addition are two) are those of plain decoding for a character after half
-    a window and its context: matrix products of body and heads, and attention.
+    What they predict, and what that costs. Documents are cut into windows of characters. Every model reads the same
+    characters before a window, and every character is scored once. Speeds: the beginnings of the first documents are
+    continued greedily, by as many characters with every model, which measures no quality (greedy text of small models
+    repeats itself, which look-up likes). Operations (a multiplication and an addition are two) are those of plain
+    decoding for a character after half a window and its context: matrix products and attention.
 
     JSON fields: command, data, documents, characters, utf8_bytes, bad_lines, window, context, device, threads, prompts,
     prompt_chars, max_new_chars, repeats, rows (of each: model, source, family, attention, tokenizer, law, dtype,
@@ -169,8 +173,8 @@ def compare(
     }
     if out is not None:
         _draw(out, setting, rows, speeds)
-    result = _result(setting, rows, speeds, out)
-    write_result(result, format_comparison(setting, rows, speeds, generation.drafts), json)
+    table = format_comparison(setting, rows, speeds, generation.drafts)
+    write_result(_result(setting, rows, speeds, out), table, json)
 
 
 def _documents(reader: SourceReader, limit: int | None) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bytelm.cli.arguments import EncodingName, Field, Json, SkipBadLines, Sources, SplitBlankLines, resolve_encoding
-from bytelm.cli.console import format_table, write_result
+from bytelm.cli.console import count_progress, format_table, working, write_result
 from bytelm.cli.sources import default_workers, source_bar
 from bytelm.corpus import (
     BuildProgress,
@@ -133,7 +133,11 @@ def info(
     JSON fields: command, folder, encoding, encoding_digest, documents, characters, utf8_bytes, bytes,
     bytes_per_character, shards, sources, bad_lines, too_short, too_long, duplicates, verified.
     """
-    manifest = Corpus.open(folder, verify=verify).manifest
+    opened = Corpus.open(folder, verify=False)
+    manifest = opened.manifest
+    if verify:
+        with count_progress("comparing SHA-256", manifest.bytes, "bytes") as advance:
+            opened.verify(advance)
     state = "every shard agrees with its SHA-256" if verify else "sizes agree, contents were not read"
     result = {"command": "corpus info", **_summary(folder, manifest), "verified": verify}
     write_result(result, f"{_describe(folder, manifest)}\n{state}", json)
@@ -202,9 +206,9 @@ def bench(
 
     if not megabytes > 0:
         raise ConfigError(f"--megabytes: found {megabytes}, expected more than 0")
-    found = measure_builds(
-        _sample(paths, int(megabytes * 1e6), field), resolve_encoding(encoding), workers=workers, repeats=repeats
-    )
+    sample, table = _sample(paths, int(megabytes * 1e6), field), resolve_encoding(encoding)
+    with working("measuring builds"):
+        found = measure_builds(sample, table, workers=workers, repeats=repeats)
     rows = [
         (row.name, str(row.workers), f"{row.mb_per_second:.1f}", f"{row.mb_per_cpu_second:.1f}") for row in found.rows
     ]

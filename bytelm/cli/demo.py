@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bytelm.benchmarks import DecodingSpeed, decoding_ways, measure_decoding
 from bytelm.cli.bench_report import format_speeds
-from bytelm.cli.console import format_table
+from bytelm.cli.console import format_table, shows_progress, working
 from bytelm.corpus import DEFAULT_PROMPTS, build_corpus, split_default_texts
 from bytelm.encoding import get_encoding
 from bytelm.evaluation import CharacterNgram
@@ -66,18 +66,21 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
     before = LanguageModel(build_model(module.config, seed=module.seed), Tokenizer(encoding))
     lm = LanguageModel(module.model, Tokenizer(encoding))
     save_checkpoint(out / "model", module.model, encoding, {"step": steps, "text": "embedded default"})
-    bits = _bits_per_char(before, lm, train_texts, held_out)
-    ways = decoding_ways(lm, drafts=("none", "heads"))
-    speeds = {
-        name: measure_decoding(
-            lm, DEFAULT_PROMPTS, ways=ways, temperature=temperature, max_new_tokens=MEASURED_BYTES, repeats=2
+    with working("scoring"):
+        bits = _bits_per_char(before, lm, train_texts, held_out)
+    with working("measuring decoding"):
+        ways = decoding_ways(lm, drafts=("none", "heads"))
+        speeds = {
+            name: measure_decoding(
+                lm, DEFAULT_PROMPTS, ways=ways, temperature=temperature, max_new_tokens=MEASURED_BYTES, repeats=2
+            )
+            for name, temperature in (("greedy", 0.0), ("sampled", 1.0))
+        }
+    with working("generating and drawing"):
+        samples = lm.generate(
+            DEFAULT_PROMPTS, max_new_tokens=SAMPLED_BYTES, do_sample=True, temperature=0.8, top_p=0.9, seed=0
         )
-        for name, temperature in (("greedy", 0.0), ("sampled", 1.0))
-    }
-    samples = lm.generate(
-        DEFAULT_PROMPTS, max_new_tokens=SAMPLED_BYTES, do_sample=True, temperature=0.8, top_p=0.9, seed=0
-    )
-    pictures = _draw(out, lm, samples)
+        pictures = _draw(out, lm, samples)
     best = min(value for name, value in bits.items() if name.startswith("after"))
     report = DemoReport(
         held_out_documents=len(held_out),
@@ -137,7 +140,8 @@ def _train(out: Path, data: CorpusData, steps: int) -> tuple[ByteLMModule, float
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=CSVLogger(out, name="run", version=""),
-        callbacks=[RichProgressBar()],
+        callbacks=[RichProgressBar()] if shows_progress() else [],
+        enable_progress_bar=shows_progress(),
         enable_checkpointing=False,
         enable_model_summary=False,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bytelm.cli.arguments import Field, Json, SkipBadLines
-from bytelm.cli.console import format_table, write_result
+from bytelm.cli.console import format_table, working, write_result
 from bytelm.cli.sources import SourceReader
 from bytelm.errors import ConfigError
 
@@ -67,8 +67,9 @@ def bench(
     if png is not None and not png.parent.is_dir():
         raise ConfigError(f"--png: {png}: found no folder {str(png.parent)!r}, expected one to write into")
     source = ", ".join(map(str, paths)) if paths else "Japanese text of the package"
-    documents = _documents(paths or [], int(megabytes * 1e6), field, skip_bad_lines)
-    result = _measure(documents, int(megabytes * 1e6), gpt2_bpe, repeats, seconds)
+    with working("measuring"):
+        documents = _documents(paths or [], int(megabytes * 1e6), field, skip_bad_lines)
+        result = _measure(documents, int(megabytes * 1e6), gpt2_bpe, repeats, seconds)
     if png is not None:
         from bytelm.evaluation.encoding_plots import plot_coding_speed
 

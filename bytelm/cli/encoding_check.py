@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bytelm.cli.arguments import Json
-from bytelm.cli.console import write_result
+from bytelm.cli.console import working, write_result
 from bytelm.encoding import Encoding, get_encoding, list_encodings, prove, read_table
 
 
@@ -23,7 +23,8 @@ def check(
     JSON fields: command, encoding, family, digest, scalars, escapes, words, controls, longest_word.
     """
     encoding, table = _find(name)
-    proof = prove(encoding, table)
+    with working("proving"):
+        proof = prove(encoding, table)
     words = dict(enumerate(proof.words_by_length, 1))
     result = {
         "command": "encoding check",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bytelm.cli.arguments import Field, Json, SkipBadLines, resolve_encoding
-from bytelm.cli.console import format_table, write_result
+from bytelm.cli.console import count_progress, format_table, working, write_result
 from bytelm.cli.sources import BadLineCounter
 from bytelm.corpus import GroupSource, iter_groups
 from bytelm.corpus.readers import OnBadLine, refuse_bad_line
@@ -67,12 +67,13 @@ def compare(
     names = _names(encodings)
     bad_lines = BadLineCounter()
     sources = [GroupSource.parse(corpus) for corpus in corpora]
-    texts = _texts(sources, group, field, bad_lines if skip_bad_lines else refuse_bad_line)
-    rows = [
-        row
-        for name, of_group in texts.items()
-        for row in compare_codes(name, of_group, names, patch=patch, patches=patches, seed=seed)
-    ]
+    with working("reading"):
+        texts = _texts(sources, group, field, bad_lines if skip_bad_lines else refuse_bad_line)
+    rows: list[CodeComparison] = []
+    with count_progress("comparing codes", len(texts), "groups") as advance:
+        for name, of_group in texts.items():
+            rows += compare_codes(name, of_group, names, patch=patch, patches=patches, seed=seed)
+            advance(1)
     if png is not None:
         _draw(png, rows, sources, patch)
     result = {

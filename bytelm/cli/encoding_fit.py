@@ -10,7 +10,7 @@ import typer
 from numpy.typing import NDArray
 
 from bytelm.cli.arguments import Field, Json, SkipBadLines, SplitBlankLines
-from bytelm.cli.console import format_table, write_result
+from bytelm.cli.console import format_table, working, write_result
 from bytelm.cli.sources import BadLineCounter, default_workers, source_bar
 from bytelm.corpus import GroupCounts, GroupSource, count_groups, weigh
 from bytelm.corpus.readers import refuse_bad_line
@@ -116,7 +116,8 @@ def fit(
             workers=default_workers([source.path for source in sources]) if workers is None else workers,
             progress=update,
         )
-    fitted, counts = _fit(groups, name, family, balance, min_count, controls, order)
+    with working("fitting"):
+        fitted, counts = _fit(groups, name, family, balance, min_count, controls, order)
     write_table(fitted, out)
     result = {
         "command": "encoding fit",

@@ -8,35 +8,44 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bytelm.cli.arguments import Attention, Device, Dtype, FourBit, Int8, Json, Model, Revision, check_text, load_model
-from bytelm.cli.console import write_error, write_line, write_result
-from bytelm.cli.prompts import Prompt, read_prompts
+from bytelm.cli import completions
+from bytelm.cli.arguments import Attention, Device, Dtype, FourBit, Int8, Json, Revision, check_text, load_model
+from bytelm.cli.console import count_progress, shows_progress, write_error, write_line, write_note, write_result
+from bytelm.cli.interactive import SAMPLED, talk
+from bytelm.cli.prompts import Prompt, find_model, read_prompts, split_model
 from bytelm.cli.trace import write_trace
 from bytelm.errors import DecodingError, EncodingError
 
 if TYPE_CHECKING:
     from bytelm.hub import LanguageModel, Output
 
-_DRAFTS = ("auto", "none", "heads", "lookup")
 _OF_THE_COMMAND = (
+    "arguments",
     "model",
     "revision",
     "dtype",
     "four_bit",
     "int8",
     "device",
-    "prompts",
     "prompts_file",
     "allow_controls",
+    "interactive",
     "stream",
     "trace",
     "json",
 )
-_SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
-_Prompts = Annotated[
+_Arguments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PROMPT]...", help="Texts to continue; by default, the lines of standard input."),
+    typer.Argument(
+        metavar="[MODEL] [PROMPT]...",
+        help="A first argument that is a folder, or is written like a name, a path or an id (ASCII without spaces), is "
+        "the model, which is otherwise bytelm-ja-tiny, if the package has it; the others are texts to continue, by "
+        "default the lines of standard input.",
+    ),
+]
+_Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", help="The model; then all arguments are texts to continue.")
 ]
 _PromptsFile = Annotated[
     Path | None,
@@ -45,7 +54,13 @@ _PromptsFile = Annotated[
     ),
 ]
 _Law = Annotated[
-    str | None, typer.Option("--law", metavar="NAME", help="product, chain or next. Default: the model's.")
+    str | None,
+    typer.Option(
+        "--law",
+        metavar="NAME",
+        help="product, chain or next. Default: the model's.",
+        autocompletion=completions.laws,
+    ),
 ]
 _Draft = Annotated[
     str,
@@ -53,10 +68,20 @@ _Draft = Annotated[
         "--draft",
         metavar="NAME",
         help="auto, none, heads, lookup, or a small model or draft heads in a folder: speed, not text.",
+        autocompletion=completions.drafts,
     ),
 ]
 _Verify = Annotated[
-    str, typer.Option("--verify", metavar="NAME", help="exact; for study rejection, or typical, which is lossy.")
+    str,
+    typer.Option(
+        "--verify",
+        metavar="NAME",
+        help="exact; for study rejection, or typical, which is lossy.",
+        autocompletion=completions.verify_rules,
+    ),
+]
+_Interactive = Annotated[
+    bool, typer.Option("--interactive", help="Continue each line that is typed, as it is typed; /help explains.")
 ]
 _Pattern = Annotated[
     str | None, typer.Option("--pattern", metavar="REGEX", help="What each whole continuation must match.")
@@ -78,8 +103,8 @@ def _number(name: str, help: str) -> Any:
 
 
 def generate(
-    model: Model,
-    prompts: _Prompts = None,
+    arguments: _Arguments = None,
+    model: _Model = None,
     prompts_file: _PromptsFile = None,
     max_new_tokens: Annotated[int, _whole("--max-new-tokens", "The most symbols (bytes or tokens) each.")] = 160,
     min_new_tokens: Annotated[int, _whole("--min-new-tokens", "Symbols before which a text cannot end.")] = 0,
@@ -104,6 +129,7 @@ def generate(
     pattern: _Pattern = None,
     stop: _Stop = None,
     allow_controls: _AllowControls = False,
+    interactive: _Interactive = False,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text of one prompt as it is generated.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Colour the text by where each symbol came from.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
@@ -114,7 +140,7 @@ def generate(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Continue prompts. The continuations go to standard output, figures to standard error.
+    """Continue prompts. The texts go to standard output, figures to standard error.
 
     JSON fields: command, model, family, encoding, prompts, texts, finish, nats, law, attention, draft, verify, exact,
     seed, symbols, characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
@@ -122,18 +148,27 @@ def generate(
     """
     options = {name: value for name, value in locals().items() if name not in _OF_THE_COMMAND and value is not None}
     _check_options(options)
-    given = read_prompts(prompts or [], prompts_file)
-    if stream and len(given) * num_return_sequences > 1:
-        raise DecodingError(f"--stream: found {len(given) * num_return_sequences} texts to write, expected one")
-    lm = load_model(model, device, dtype=dtype, four_bit=four_bit, revision=revision, int8=int8)
-    controls: Literal["all"] | tuple[str, ...] = "all" if allow_controls else ()
-    _check_texts(lm, given, stop or [], controls)
-    options["draft"] = _open_draft(draft, lm, device, dtype)
-    output = _decode(lm, given, stream, allowed_controls=controls, **options)
+    source, prompts = split_model(arguments or [], model)
+    given = _no_prompts(prompts, prompts_file, trace, json) if interactive else read_prompts(prompts, prompts_file)
+    if stream and (texts := len(given) * num_return_sequences) > 1:
+        raise DecodingError(f"--stream: found {texts} texts to write, expected one")
+    lm = load_model(find_model(source), device, dtype=dtype, four_bit=four_bit, revision=revision, int8=int8)
+    options |= {"allowed_controls": "all" if allow_controls else (), "draft": _open_draft(draft, lm, device, dtype)}
+    _check_texts(lm, given, stop or [], options["allowed_controls"])
+    if interactive:
+        return talk(lm, options)
+    output = _decode(lm, given, stream, options)
     if not stream and not json:
         _write_texts(given, output, num_return_sequences, trace)
-    write_error(_describe(output))
-    write_result(_summary(model, lm, given, seed, output), "", json)
+    write_note(_describe(source, output))
+    return write_result(_summary(source, lm, given, seed, output), "", json)
+
+
+def _no_prompts(*others: Any) -> list[Prompt]:
+    """None, where nothing is given that does not go with --interactive."""
+    if any(others):
+        raise DecodingError("--interactive: found prompts, --trace or --json with it, expected none of them")
+    return []
 
 
 def _open_draft(draft: str, lm: "LanguageModel", device: str, dtype: str | None) -> "str | LanguageModel":
@@ -141,7 +176,7 @@ def _open_draft(draft: str, lm: "LanguageModel", device: str, dtype: str | None)
     from bytelm.hub.draft_heads import is_draft_heads, load_draft_heads
 
     folder = Path(draft)
-    if draft in _DRAFTS:
+    if draft in completions.DRAFTS:
         return draft
     if not folder.is_dir() or not is_draft_heads(folder):
         return load_model(folder, device, dtype=dtype)
@@ -149,19 +184,24 @@ def _open_draft(draft: str, lm: "LanguageModel", device: str, dtype: str | None)
     return "heads"
 
 
-def _decode(lm: "LanguageModel", prompts: Sequence[Prompt], stream: bool, **options: Any) -> "Output":
+def _decode(lm: "LanguageModel", prompts: Sequence[Prompt], stream: bool, options: dict[str, Any]) -> "Output":
+    texts = [prompt.text for prompt in prompts]
     try:
-        output = lm.generate([p.text for p in prompts], streamer=_write_piece if stream else None, **options)
+        if stream:
+            output = lm.generate(texts, streamer=_write_piece, **options)
+            write_line("")
+            return output
+        if not shows_progress():
+            return lm.generate(texts, **options)
+        with count_progress("generating", unit="characters") as advance:
+            return lm.generate(texts, streamer=lambda _, text: advance(len(text)), **options)
     except DecodingError as error:
         raise _with_place(error, prompts) from None
-    if stream:
-        write_line("")
-    return output
 
 
 def _check_options(options: dict[str, Any]) -> None:
     """What can be refused before anything is loaded."""
-    useless = [f"--{name.replace('_', '-')}" for name in _SAMPLED if name in options]
+    useless = [f"--{name.replace('_', '-')}" for name in SAMPLED if name in options]
     if useless and not options["do_sample"]:
         write_error(f"warning: {', '.join(useless)} without --do-sample: no effect")
     for text in options.get("stop", ()):
@@ -169,8 +209,10 @@ def _check_options(options: dict[str, Any]) -> None:
     if "pattern" in options:
         check_text(options["pattern"], "--pattern")
     draft = options["draft"]
-    if draft not in _DRAFTS and "/" not in draft and not Path(draft).is_dir():
-        raise DecodingError(f"--draft: found {draft!r}, expected one of {', '.join(_DRAFTS)}, or the folder of a model")
+    if draft not in completions.DRAFTS and "/" not in draft and not Path(draft).is_dir():
+        raise DecodingError(
+            f"--draft: found {draft!r}, expected one of {', '.join(completions.DRAFTS)}, or the folder of a model"
+        )
 
 
 def _check_texts(
@@ -210,24 +252,22 @@ def _write_texts(prompts: Sequence[Prompt], output: "Output", per_prompt: int, t
             write_line(output.texts[row])
 
 
-def _describe(output: "Output") -> str:
+def _describe(model: str, output: "Output") -> str:
     stats = output.stats
     drafts = f", {stats.accepted} of {stats.drafted} drafted symbols accepted" if stats.drafted else ""
     lossy = "" if stats.exact else " (lossy)"
     return (
-        f"law {output.law}, draft {output.draft}, {stats.verify}{lossy}: {output.num_chars} characters "
+        f"{model}: law {output.law}, draft {output.draft}, {stats.verify}{lossy}: {output.num_chars} characters "
         f"in {stats.forwards} forwards and {stats.seconds:.2f} s: {output.chars_per_forward:.2f} chars/forward, "
         f"{output.chars_per_second:.1f} chars/s{drafts}"
     )
 
 
-def _summary(
-    model: Path, lm: "LanguageModel", prompts: Sequence[Prompt], seed: int, output: "Output"
-) -> dict[str, Any]:
+def _summary(model: str, lm: "LanguageModel", prompts: Sequence[Prompt], seed: int, output: "Output") -> dict[str, Any]:
     stats = output.stats
     return {
         "command": "generate",
-        "model": str(model),
+        "model": model,
         "family": lm.family,
         "encoding": lm.tokenizer.name,
         "prompts": [prompt.text for prompt in prompts],

@@ -1,8 +1,10 @@
 """LightningCLI over the modules and data of this package, behind ``bytelm fit | validate | test``."""
 
 import contextlib
+import inspect
 import logging
 import pickle
+import shlex
 import sys
 import zipfile
 from argparse import ArgumentError
@@ -11,16 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from bytelm.cli import training
 from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
-from bytelm.cli.console import write_error
+from bytelm.cli.console import shows_progress, write_error
+from bytelm.cli.examples import format_examples
 from bytelm.cli.resume import CONFIG_FILE, find_resumed, usual_loggers
 from bytelm.cli.twins import find_twin
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
+from bytelm.hub.tensor_files import refusal
 from bytelm.training import ByteLMModule, CorpusData, DraftHeadsModule, InstructData, TextData, TokenData
 from bytelm.training.callbacks import ExportModel, LogSamples, run_folder
 from bytelm.training.checkpoint_io import replacing
@@ -29,20 +37,13 @@ from bytelm.training.parallel import in_first_process, process_number
 from bytelm.training.quiet import quiet_lightning
 from bytelm.training.run_record import RecordRun
 from bytelm.training.save_run import SaveRun
+from bytelm.training.sharding import ShardedStrategy
 from bytelm.training.throughput import LogThroughput
-
-_COMMANDS = {
-    "fit": "Train a model, or, with --model.frozen FOLDER, which changes the options, draft heads for the model there."
-    " --twin next-byte trains the control of K = 1 in the model's place, --twin FOLDER that of tokens of the BPE there."
-    " --resume RUN goes on with the run in that folder, from its last good checkpoint and with its configuration."
-    " With --json, the last line of standard output is one JSON object.",
-    "validate": "Measure a model on the validation corpus. --json as for fit.",
-    "test": "Measure a model on the test corpus. --json as for fit.",
-}
 
 TERMINATED = 75
 """Exit status after SIGTERM, when the state is saved: EX_TEMPFAIL of sysexits.h, which asks to try again."""
 
+_UNPICKLING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 _SPLITS = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}
 """Corpora that a command reads, the one first that it cannot do without."""
 
@@ -72,6 +73,17 @@ class _SaveConfig(SaveConfigCallback):
             file.write(self.parser.dump(self.config, skip_none=False).encode())
 
 
+class _HelpFormatter(DefaultHelpFormatter):
+    """Keeps the lines of a paragraph that begins with a backspace, as click does: examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(
+            p.removeprefix("\b\n") if p.startswith("\b") else super(_HelpFormatter, self)._fill_text(p, width, indent)
+            for p in paragraphs
+        )
+
+
 class _CLI(LightningCLI):
     """LightningCLI for one command, with one-line errors, and encodings by path.
 
@@ -80,6 +92,7 @@ class _CLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str], output: contextlib.ExitStack) -> None:
+        self.line = shlex.join(["bytelm", *args])
         args, self.resumed = find_resumed(find_twin(args))
         self.name = args[0]
         self.explainer = ConfigExplainer(args)
@@ -94,8 +107,13 @@ class _CLI(LightningCLI):
             trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
             parser_kwargs={
                 "prog": "bytelm",
+                "formatter_class": _HelpFormatter,
                 "exit_on_error": False,
-                self.name: {"description": _COMMANDS[self.name], "exit_on_error": False},
+                self.name: {
+                    "description": f"{inspect.getdoc(getattr(training, self.name))}\n\n{format_examples(self.name)}",
+                    "usage": f"bytelm {self.name} [OPTIONS]",
+                    "exit_on_error": False,
+                },
             },
         )
 
@@ -165,6 +183,10 @@ class _CLI(LightningCLI):
             usual += [SaveRun] if settings.enable_checkpointing is not False else []
         missing = [kind() for kind in usual if not any(isinstance(callback, kind) for callback in callbacks)]
         settings.callbacks = [*callbacks, *missing]
+        for record in (callback for callback in settings.callbacks if isinstance(callback, RecordRun)):
+            record.command = record.command or self.line
+        if not shows_progress() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            settings.enable_progress_bar = False
         trainer = super().instantiate_trainer(**kwargs)
         for logger in trainer.loggers:
             _ = logger.version  # looked up now: one that asks when another has made the folder takes the next number
@@ -173,6 +195,7 @@ class _CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse corpora that cannot be used before anything is set up and printed; take up the metrics of a run."""
         self._check_processes()
+        self._check_strategy()
         needed, *others = _SPLITS[str(self.subcommand)]
         for split in (needed, *others):
             if split == needed or self.datamodule.given(split):
@@ -188,6 +211,15 @@ class _CLI(LightningCLI):
                 environment.validate_settings(self.trainer.num_devices, self.trainer.num_nodes)
             except ValueError as error:
                 raise ConfigError(f"trainer.devices: {' '.join(str(error).split())}") from error
+
+    def _check_strategy(self) -> None:
+        """Refuse strategies that unpickle what is in a checkpoint, whatever it asks for."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, _UNPICKLING) and not isinstance(strategy, ShardedStrategy):
+            raise ConfigError(
+                f"trainer.strategy: found {type(strategy).__name__}, expected sharded, ddp or one process: it runs"
+                " code that a checkpoint holds"
+            )
 
 
 class _Reader(_CLI):
@@ -260,7 +292,7 @@ def _errors_of_lightning() -> Iterator[None]:
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"--ckpt_path: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"--ckpt_path: {refusal(error)}, expected a checkpoint that fit wrote") from error
     except SIGTERMException as error:
         if process_number() > 0:  # a launcher that sees a failure in one process kills the others
             raise SystemExit(0) from error

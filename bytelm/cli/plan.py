@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bytelm.cli.arguments import Json
-from bytelm.cli.console import format_table, write_result
+from bytelm.cli.console import format_table, working, write_result
 from bytelm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _Config = Annotated[
 _Gpus = Annotated[
     int | None, typer.Option("--gpus", metavar="N", min=1, help="That share a step. Default: as configured, or 1.")
 ]
-_Gpu = Annotated[str, typer.Option("--gpu", metavar="NAME", help="a100, h100, h200, b200, …: see the README.")]
+_Gpu = Annotated[str, typer.Option("--gpu", metavar="NAME", help="a100, h100, h200, b200, l40s, rtx4090, …")]
 _Memory = Annotated[
     float | None, typer.Option("--memory", metavar="GB", min=0, help="Of a GPU, instead of its data sheet's.")
 ]
@@ -67,16 +67,17 @@ def plan(
     gathered_bytes, gradients_bytes, moments_bytes, buckets_bytes, casts_bytes, activations_bytes, step_s, hours,
     least_update_s).
     """
-    from bytelm.benchmarks.training_plan import plan_layouts, training_operations
-    from bytelm.cli.lightning import read_settings
-    from bytelm.cli.plan_settings import read_text, read_workload
+    with working("planning"):
+        from bytelm.benchmarks.training_plan import plan_layouts, training_operations
+        from bytelm.cli.lightning import read_settings
+        from bytelm.cli.plan_settings import read_text, read_workload
 
-    settings = read_settings([*(part for path in config for part in ("--config", str(path))), *context.args])
-    workload = read_workload(settings, gpus)
-    accelerator = _accelerator(gpu, memory, tflops)
-    text = read_text(settings, chars_per_byte)
-    operations = training_operations(workload.model, workload.window)
-    layouts = plan_layouts(workload, accelerator, mfu)
+        settings = read_settings([*(part for path in config for part in ("--config", str(path))), *context.args])
+        workload = read_workload(settings, gpus)
+        accelerator = _accelerator(gpu, memory, tflops)
+        text = read_text(settings, chars_per_byte)
+        operations = training_operations(workload.model, workload.window)
+        layouts = plan_layouts(workload, accelerator, mfu)
     result = {
         "command": "plan",
         "config": [str(path) for path in config],

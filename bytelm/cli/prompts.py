@@ -1,5 +1,7 @@
 """Prompts from arguments, files and standard input, each with the place to name in a message."""
 
+import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,9 +10,11 @@ from typing import IO
 
 from bytelm.cli.arguments import check_text
 from bytelm.corpus import iter_documents
-from bytelm.errors import CorpusError, DecodingError
+from bytelm.errors import ConfigError, CorpusError, DecodingError
 
 _STANDARD_INPUT = "standard input"
+_MODEL = re.compile(r"[\w.~/\\:-]+", re.ASCII)
+"""What names a model that is no folder here: a mistyped one is to be refused, not continued as if it were a text."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,40 @@ class Prompt:
 
     text: str
     place: str
+
+
+def split_model(arguments: Sequence[str], model: str | None) -> tuple[str, list[str]]:
+    """The model and the texts of ``[MODEL] [TEXT]…``.
+
+    The first argument is the model if it is a folder, or written like a name, a path or an id: ASCII letters, digits
+    and ``._-~/\\:`` alone. Otherwise the model is that of the package.
+
+    Args:
+        arguments: of the command.
+        model: what an option names, beside which all arguments are texts; or None.
+    """
+    from bytelm.hub.shipped import DEFAULT_MODEL
+
+    if model is not None:
+        return model, list(arguments)
+    if arguments and (_MODEL.fullmatch(arguments[0]) or os.path.isdir(arguments[0])):
+        return arguments[0], list(arguments[1:])
+    return DEFAULT_MODEL, list(arguments)
+
+
+def find_model(model: str) -> Path:
+    """What to load; the default model is refused where it is neither in the package nor a folder.
+
+    Raises:
+        ConfigError: says what to give.
+    """
+    from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
+
+    if model == DEFAULT_MODEL and shipped_folder(model) is None and not os.path.isdir(model):
+        raise ConfigError(
+            f"MODEL: found none, and this package comes without {DEFAULT_MODEL}, expected a folder or an id of the hub"
+        )
+    return Path(model)
 
 
 def read_prompts(arguments: Sequence[str], file: Path | None) -> list[Prompt]:
@@ -52,16 +90,19 @@ def read_prompts(arguments: Sequence[str], file: Path | None) -> list[Prompt]:
     return prompts
 
 
+def decode_line(line: bytes, name: str, number: int) -> str:
+    """The text of a line without its end, and of the first one without a byte order mark.
+
+    Raises:
+        CorpusError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        found = error.object[error.start : error.end].hex(" ")
+        raise CorpusError(f"{name}:{number}: found the bytes {found} at byte {error.start}, expected UTF-8") from None
+
+
 def _read_lines(lines: Iterable[bytes] | IO[bytes], name: str) -> list[Prompt]:
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            found = error.object[error.start : error.end].hex(" ")
-            raise CorpusError(
-                f"{name}:{number}: found the bytes {found} at byte {error.start}, expected UTF-8"
-            ) from None
-        if text.strip():
-            prompts.append(Prompt(text, f"{name}:{number}"))
-    return prompts
+    texts = [(number, decode_line(line, name, number)) for number, line in enumerate(lines, 1)]
+    return [Prompt(text, f"{name}:{number}") for number, text in texts if text.strip()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bytelm.cli import completions
 from bytelm.cli.arguments import (
     Device,
     Dtype,
@@ -41,7 +42,10 @@ def score(
     law: Annotated[
         list[str] | None,
         typer.Option(
-            "--law", metavar="NAME", help="product, chain, next or all; may be repeated. Default: the model's."
+            "--law",
+            metavar="NAME",
+            help="product, chain, next or all; may be repeated. Default: the model's.",
+            autocompletion=completions.laws_or_all,
         ),
     ] = None,
     limit: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bytelm.cli.arguments import Field, Json, SkipBadLines, SplitBlankLines
-from bytelm.cli.console import write_result
+from bytelm.cli.console import count_progress, write_result
 from bytelm.cli.sources import SourceReader
 from bytelm.corpus import Corpus, iter_texts
 from bytelm.corpus.manifest import MANIFEST_FILE
@@ -51,15 +51,17 @@ def train(
         SourceReader(others, field=field, split_blank_lines=split_blank_lines, skip=skip_bad_lines) if others else None
     )
     counts = [0, 0]
-
-    def counted(texts: Iterable[str]) -> Iterator[str]:
-        for text in texts:
-            counts[0] += 1
-            counts[1] += len(text)
-            yield text
-
     plain = (document.text for _, document in reader.documents()) if reader else ()
-    vocabulary = train_bpe(counted(chain(*map(iter_texts, opened), plain)), vocab_size)
+    with count_progress("learning", unit="documents") as advance:
+
+        def counted(texts: Iterable[str]) -> Iterator[str]:
+            for text in texts:
+                counts[0] += 1
+                counts[1] += len(text)
+                advance(1)
+                yield text
+
+        vocabulary = train_bpe(counted(chain(*map(iter_texts, opened), plain)), vocab_size)
     if not counts[1]:
         raise CorpusError(f"{', '.join(map(str, paths))}: found no character, expected text to learn from")
     learned = BPETokenizer(vocabulary)

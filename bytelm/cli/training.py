@@ -9,14 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from bytelm.cli.arguments import Json
-from bytelm.cli.console import write_result
+from bytelm.cli.completions import PassThroughCommand
+from bytelm.cli.console import set_quiet, write_result
 
 PASS_THROUGH: Mapping[str, Any] = {
+    "cls": PassThroughCommand,
     "add_help_option": False,
     "context_settings": {"ignore_unknown_options": True, "allow_interspersed_args": False},
     "options_metavar": "",
 }
 """Settings of a command that leaves all its arguments to another parser."""
+
+_OF_ALL_COMMANDS = ("--json", "--quiet")
 
 _Rest = Annotated[list[str] | None, typer.Argument(metavar="[LIGHTNING OPTIONS]", show_default=False)]
 
@@ -24,8 +28,10 @@ _Rest = Annotated[list[str] | None, typer.Argument(metavar="[LIGHTNING OPTIONS]"
 def fit(args: _Rest = None) -> None:
     """Train a model with LightningCLI.
 
-    --config FILE.yaml, and any option that bytelm fit --help lists; or --resume RUN, which goes on with a run. --twin
-    next-byte, or --twin FOLDER with a BPE, trains the control of one head in the place of the model.
+    --config FILE.yaml, and the options below; or --resume RUN, which goes on with the run in that folder, from its last
+    good checkpoint and with its configuration. --twin next-byte trains the control of K = 1 in the model's place,
+    --twin FOLDER that of tokens of the BPE there. --model.frozen FOLDER, which changes the options, trains draft heads
+    for the model there. With --json, the last line of standard output is one JSON object; --quiet shows no progress.
 
     JSON fields: command, run, model, step, epoch, metrics.
     """
@@ -35,7 +41,7 @@ def fit(args: _Rest = None) -> None:
 def validate(args: _Rest = None) -> None:
     """Measure a checkpoint on the validation corpus.
 
-    --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm validate --help lists.
+    --config FILE.yaml --ckpt_path FILE.ckpt, and the options below. --json and --quiet as for fit.
 
     JSON fields: command, run, metrics.
     """
@@ -45,7 +51,7 @@ def validate(args: _Rest = None) -> None:
 def test(args: _Rest = None) -> None:  # noqa: PT028 (a command)
     """Measure a checkpoint on the test corpus.
 
-    --config FILE.yaml --ckpt_path FILE.ckpt, and any option that bytelm test --help lists.
+    --config FILE.yaml --ckpt_path FILE.ckpt, and the options below. --json and --quiet as for fit.
 
     JSON fields: command, run, metrics.
     """
@@ -55,11 +61,13 @@ def test(args: _Rest = None) -> None:  # noqa: PT028 (a command)
 def _lightning(name: str, given: Sequence[str]) -> None:
     from bytelm.cli.lightning import run
 
-    args = [arg for arg in given if arg != "--json"]
+    args = [arg for arg in given if arg not in _OF_ALL_COMMANDS]
+    if "--quiet" in given:
+        set_quiet(True)
     result = run([name, *args])
     if result is not None:
         text = "\n".join(f"{field}: {value}" for field, value in _flat(result).items())
-        write_result({"command": name, **result}, text, as_json=len(args) < len(given))
+        write_result({"command": name, **result}, text, as_json="--json" in given)
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,26 +34,42 @@ COMMANDS = {
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
-    "bytelm export": {"RUN", "--out", "--json"},
+    "bytelm export": {"RUN", "--out", "--int8", "--json"},
     "bytelm plan": {  # and those of bytelm fit
         *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
     },
     "bytelm generate": {
-        *{"MODEL", "PROMPTS", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
+        *{"ARGUMENTS", "--model", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
         *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--int8", "--revision"},
+        "--interactive",
     },
     "bytelm score": {
         *{"MODEL", "PATHS", "--law", "--limit", "--device", "--json", "--dtype", "--four-bit", "--int8", "--revision"},
         *SOURCE_OPTIONS,
+    },
+    "bytelm serve": {
+        *{"MODEL", "--host", "--port", "--law", "--draft", "--name", "--max-batch", "--max-queue", "--timeout"},
+        *{"--max-prompt-bytes", "--grace", "--device", "--dtype", "--four-bit", "--int8", "--revision", "--json"},
     },
     "bytelm compare": {
         *{"MODELS", "--data", "--limit", "--window", "--context", "--law", "--prompts", "--prompt-chars"},
         *{"--max-new-chars", "--drafts", "--repeats", "--threads", "--out", "--device", "--dtype", "--json"},
         "--draft-heads",
         *SOURCE_OPTIONS,
+    },
+    "bytelm eval": {
+        *{"--tasks", "--model", "--law", "--attention", "--draft", "--limit", "--num-fewshot", "--batch-size"},
+        *{"--max-gen-toks", "--gen-kwargs", "--windows", "--include-path", "--data", "--cache", "--bootstrap"},
+        *{"--seed", "--out", "--dtype", "--four-bit", "--int8", "--revision", "--device", "--json"},
+    },
+    "bytelm convert": {"MODEL", "OUT", "--to", "--renames", "--dtype", "--four-bit", "--revision", "--json"},
+    "bytelm card": {"MODEL", "--repo-id", "--license", "--language", "--revision", "--json"},
+    "bytelm push": {
+        *{"FOLDER", "REPO_ID", "--private", "--public", "--revision", "--license", "--language", "--message"},
+        *{"--dry-run", "--json"},
     },
     "bytelm bench decode": {
         *{"MODEL", "--preset", "--prompts-file", "--max-new-tokens", "--repeats", "--batches", "--temperatures"},
@@ -107,6 +123,8 @@ def test_help_of_the_program_lists_the_commands(run):
         "generate",
         "score",
         "compare",
+        "card",
+        "push",
         "bench",
     ):
         assert f"  {name} " in out

@@ -6,6 +6,8 @@ import pytest
 
 import bytelm
 from bytelm.cli.generate import generate as command
+from bytelm.cli.prompts import split_model
+from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
 
 SHORT = ("--max-new-tokens", 12)
 
@@ -211,3 +213,41 @@ def test_checkpoints_that_are_refused(run, chained_model, tmp_path):
     assert run("generate", tmp_path, "月", *SHORT).status == 0
     (tmp_path / "model.safetensors").write_bytes((chained_model / "model.safetensors").read_bytes()[:-1])
     run("generate", tmp_path, "月").refused("model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "expected"),
+    [
+        ([], None, (DEFAULT_MODEL, [])),
+        (["吾輩は"], None, (DEFAULT_MODEL, ["吾輩は"])),
+        (["吾輩は", "猫"], None, (DEFAULT_MODEL, ["吾輩は", "猫"])),
+        (["two words"], None, (DEFAULT_MODEL, ["two words"])),
+        (["runs/model", "猫"], None, ("runs/model", ["猫"])),
+        (["mistyped", "猫"], None, ("mistyped", ["猫"])),
+        (["owner/name-1.3b"], None, ("owner/name-1.3b", [])),
+        (["フォルダ", "猫"], None, ("フォルダ", ["猫"])),
+        (["mistyped", "猫"], "m", ("m", ["mistyped", "猫"])),
+        (["あ" * 5000], None, (DEFAULT_MODEL, ["あ" * 5000])),
+        (["nul\0"], None, (DEFAULT_MODEL, ["nul\0"])),
+    ],
+)
+def test_a_first_argument_is_a_model_or_a_text(arguments, model, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "フォルダ").mkdir()
+    assert split_model(arguments, model) == expected
+
+
+def test_an_option_names_the_model(run, chained_model):
+    by_place = run("generate", chained_model, "two", *SHORT, "--json").json
+    by_option = run("generate", "two", "--model", chained_model, *SHORT, "--json").json
+    changing = ("chars_per_second", "seconds", "seconds_by_part")
+    assert {k: v for k, v in by_place.items() if k not in changing} == {
+        k: v for k, v in by_option.items() if k not in changing
+    }
+    run("generate", "two", "月", *SHORT).refused("two: no such folder")
+
+
+@pytest.mark.skipif(shipped_folder(DEFAULT_MODEL) is not None, reason="the package has its model")
+def test_a_package_without_its_model_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("generate", "朝の").refused("MODEL: found none", "without bytelm-ja-tiny")

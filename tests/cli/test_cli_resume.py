@@ -79,7 +79,7 @@ def test_the_run_folder_says_what_the_run_was(start, run, tmp_path):
     (first,) = record["starts"]
     assert first["step"] == 0
     assert first["libraries"]["torch"] == torch.__version__
-    assert set(first) == {"time", "step", "processes", "bytelm", "commit", "python", "libraries"}
+    assert set(first) == {"time", "step", "processes", "bytelm", "commit", "python", "libraries", "command"}
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000003.ckpt"]
     with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
         speeds = [row for row in csv.DictReader(file) if row["throughput/step_s"]]
