@@ -1,0 +1,42 @@
+"""Figures of cells: found by name, and as means over seeds."""
+
+from typing import Any
+
+
+def lookup(value: Any, field: str) -> Any:
+    """What stands at ``a:b:c`` in nested mappings and lists; None where there is nothing."""
+    for name in field.split(":"):
+        match value:
+            case dict():
+                value = value.get(name)
+            case list():
+                value = value[int(name)] if int(name) < len(value) else None
+            case _:
+                return None
+    return value
+
+
+def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The cells that differ in their seed alone, by the name without it."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, cell in results["cells"].items():
+        found.setdefault(name.rpartition("/")[0], []).append(cell)
+    return found
+
+
+def means(results: dict[str, Any]) -> dict[str, Any]:
+    """The cells of each group as one, with the mean of every figure."""
+    return {group: _mean(cells) for group, cells in groups(results).items()}
+
+
+def _mean(values: list[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    match known[0] if known else None:
+        case dict() as first:
+            return {key: _mean([value[key] for value in known if key in value]) for key in first}
+        case list() as first:
+            return [_mean([value[i] for value in known if i < len(value)]) for i in range(len(first))]
+        case bool() | str() | None as first:
+            return first
+        case _:
+            return sum(known) / len(known)

@@ -1,0 +1,56 @@
+"""Pictures of a study: one figure of its cells against another."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bytelm.evaluation.comparison_plots import pareto_front
+
+from .figures import lookup
+
+_COLOURS = ("#3b6fb6", "#dd8452", "#3f9142", "#c44e52", "#8172b3", "#937860", "#2a9d8f", "#777777", "#111111")
+_MARKERS = "osD^vPX*"
+
+
+def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) -> None:
+    """Write one PNG; nothing where no cell has both figures.
+
+    Args:
+        path: of the picture.
+        means: figures of each group, the mean over seeds.
+        plot: ``x`` and ``y``, fields; ``xlabel`` and ``ylabel``; ``colour`` and ``marker``, names of axes; ``front``,
+            whether the points that no other beats are joined; ``prefix``, of the groups that are drawn.
+        title: above it.
+    """
+    points = [
+        (lookup(mean, plot["x"]), lookup(mean, plot["y"]), mean["options"], group)
+        for group, mean in means.items()
+        if group.startswith(plot.get("prefix", ""))
+    ]
+    points = [point for point in points if None not in point[:2]]
+    if not points:
+        path.unlink(missing_ok=True)
+        return
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    colours, markers = ([point[2].get(plot.get(kind)) for point in points] for kind in ("colour", "marker"))
+    for x, y, options, _ in points:
+        colour, marker = options.get(plot.get("colour")), options.get(plot.get("marker"))
+        axes.plot(
+            x,
+            y,
+            _MARKERS[list(dict.fromkeys(markers)).index(marker) % len(_MARKERS)],
+            color=_COLOURS[list(dict.fromkeys(colours)).index(colour) % len(_COLOURS)],
+            markersize=7,
+            label=", ".join(filter(None, (colour, marker))),
+        )
+    if plot.get("front", True):
+        front = [points[i][:2] for i in pareto_front([point[:2] for point in points])]
+        axes.plot(*zip(*front, strict=True), "--", drawstyle="steps-post", color="#999999", linewidth=1, zorder=0)
+    axes.set(xscale=plot.get("xscale", "log"), xlabel=plot["xlabel"], ylabel=plot["ylabel"], title=title)
+    axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
+    axes.set_axisbelow(True)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)

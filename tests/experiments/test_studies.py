@@ -1,0 +1,201 @@
+"""The studies: grids, the command at its smallest size, and READMEs that say what results.json says."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from study import grid, render
+from study.__main__ import main
+from study.cells import model_of, plan_cell
+from study.figures import lookup, means
+from study.grid import SIZES, Study, find_studies, merge, read_study
+from study.texts import Symbols, Workshop
+
+from bytelm.benchmarks.equal_cost import operations_per_character
+from bytelm.errors import ConfigError
+
+pytestmark = pytest.mark.filterwarnings("default")  # Lightning and torch give advice
+
+STUDIES = find_studies()
+BY_NUMBER = pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.number)
+
+
+@BY_NUMBER
+def test_the_readme_says_what_was_found(study):
+    """Figures are never typed: README.md is the template and results.json, and nothing else."""
+    assert (study.folder / "README.md").read_text(encoding="utf-8") == render.readme_of(study)
+
+
+def test_the_index_says_what_was_found():
+    assert (grid.STUDIES / "README.md").read_text(encoding="utf-8") == render.index_text()
+    assert [study.number for study in STUDIES] == [f"{i:02}" for i in range(1, 8)]
+
+
+@BY_NUMBER
+@pytest.mark.parametrize("size", SIZES)
+def test_every_cell_is_a_model_and_has_a_name_of_its_own(study, size):
+    cells = study.cells(size)
+    assert len({cell.name for cell in cells}) == len(cells) > 0
+    for cell in cells:
+        bpe = cell.settings["study"].get("bpe")
+        model_of(cell.settings, Symbols(1.2, {}, bpe))
+        if cell.comparison == "operations":
+            assert study.reference(size, cell) is not None
+
+
+@BY_NUMBER
+def test_placeholders_name_what_the_grid_has(study):
+    """A misspelt group would say for ever that it was not run."""
+    names = {cell.group for size in SIZES for cell in study.cells(size)}
+    template = (study.folder / render.TEMPLATE).read_text(encoding="utf-8")
+    for found in render._PLACEHOLDER.findall(template + study.config.get("learned", "")):
+        kind, *args = (" ".join(part.split()) for part in found.split("|"))
+        if kind in ("value", "ratio"):
+            assert set(args[: 1 + (kind == "ratio")]) <= names
+        if kind == "least":
+            assert any(name.startswith(args[0]) for name in names)
+
+
+def test_merging_replaces_values_and_takes_away():
+    first = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    assert merge(first, {"a": {"b": None, "c": {"f": 4}}, "e": 5}) == {"a": {"c": {"d": 2, "f": 4}}, "e": 5}
+    assert first == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+def run(work, number, *only):
+    args = ["run", number, "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results" / number)]
+    status = main([*args, *(part for cell in only for part in ("--only", cell))])
+    assert status == 0
+    return json.loads((work / "results" / number / "results.json").read_text(encoding="utf-8"))["smoke"]["cells"]
+
+
+def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
+    """Two cells at equal operations and at equal time; a second run finds them and trains nothing."""
+    wanted = "operations/utf8+independent", "time/dense-ja+chained"
+    found = run(work, "01", *wanted)
+    assert set(found) == {f"{name}/seed0" for name in wanted}
+    cell = found["operations/utf8+independent/seed0"]
+    assert set(cell["laws"]) == set(cell["undecodable"]) == {"product", "next"}
+    assert cell["best"]["bits_per_char"] == min(law["bits_per_char"] for law in cell["laws"].values())
+    assert cell["plan"]["width"] != 32
+    assert cell["disk_bytes"] > cell["weight_bytes"]
+    assert found["time/dense-ja+chained/seed0"]["plan"]["steps"] >= 1
+    kept = (work / "out" / "smoke" / "01_encoding_heads_law" / wanted[0] / "seed0" / "cell.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(work, "01", *wanted) == found
+    assert "bits per character" not in capsys.readouterr().out
+    path = work / "out" / "smoke" / "01_encoding_heads_law" / wanted[0] / "seed0" / "cell.json"
+    assert path.stat().st_mtime_ns == kept
+
+
+def test_a_twin_with_tables_is_trained_from_the_same_command(work):
+    (cell,) = run(work, "04", "plain/bpe4k-tables").values()
+    assert cell["plan"]["table_parameters"] == 6 * 8192 * 32
+    assert set(cell["laws"]) == {"next"}
+
+
+def test_robustness_and_acceptance_are_measured(work):
+    (cell,) = run(work, "06", "plain/dense-ja/").values()
+    assert len(cell["alignments"]["chain"]) == 4
+    assert cell["robustness"]["emoji 10%"]["added"] != 0
+    (cell,) = run(work, "05", "plain/dense-ja+chained").values()
+    assert {"next, heads, T = 1, rejection", "chain, heads, T = 0.7, exact"} <= set(cell["acceptance"])
+
+
+@pytest.mark.slow
+@BY_NUMBER
+def test_every_study_runs_at_its_smallest_size(study, work):
+    found = run(work, study.number)
+    assert set(found) == {cell.name for cell in study.cells("smoke")}
+
+
+def test_equal_operations_are_equal(work):
+    study, shop = read_study("01"), Workshop(work / "out" / "smoke", None, embedded=True)
+    by_name = {cell.group: cell for cell in study.cells("smoke")}
+    planned = [
+        plan_cell(by_name[f"operations/{name}"], study.reference("smoke", by_name[f"operations/{name}"]), shop)
+        for name in ("dense-ja+chained", "utf8+independent")
+    ]
+    dense, utf8 = (operations_per_character(p.model, p.symbols.per_char, 48) for p in planned)
+    assert utf8 == pytest.approx(dense, rel=0.3)  # a step of widths at this size
+    assert dense == operations_per_character(
+        model_of(by_name["time/dense-ja+chained"].settings, planned[0].symbols), planned[0].symbols.per_char, 48
+    )
+
+
+def test_figures_come_from_results_alone(tmp_path):
+    """The mean over seeds, its range, and what is missing."""
+    source = read_study("01")
+    study = Study(tmp_path / "01_x", source.config, source.base)
+    study.folder.mkdir()
+
+    def cell(bits):
+        return {
+            "laws": {"chain": {"bits_per_char": bits}},
+            "best": {"bits_per_char": bits},
+            "options": {},
+            "train": {"processor_s": 60.0},
+            "load_average": 1.0,
+        }
+
+    group = "operations/dense-ja+chained"
+    results = {
+        "cpu": {
+            "date": "2026-01-02",
+            "planned": [f"{group}/seed0", f"{group}/seed1", "time/x/seed0"],
+            "cells": {f"{group}/seed0": cell(5.0), f"{group}/seed1": cell(5.5)},
+        }
+    }
+    study.results_file.write_text(json.dumps(results), encoding="utf-8")
+    template = (
+        "{{value | operations/dense-ja+chained | laws:chain:bits_per_char}} {{value | time/x | best:bits_per_char}}"
+        " {{least | operations/ | best:bits_per_char | .2f}}"
+    )
+    assert render.fill(template, study) == "5.250 (not run) `operations/dense-ja+chained` (5.25)"
+    assert "5.250 ± 0.250" in render.fill("{{table}}", study)
+    state = render.fill("{{state}}", study)
+    assert "2 of 3 cells" in state
+    assert "Not run: `time/x`." in state
+    assert lookup(means(results["cpu"]), f"{group}:best:bits_per_char") == 5.25
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "01"], "--data: found none, expected the folder of the texts"),
+        (["run", "01", "--data", "/nowhere"], "--data: /nowhere/ja_train.jsonl.xz: no such file"),
+        (["run", "99"], "study: found '99', expected one of 01, 02"),
+        (["run", "01", "--size", "smoke", "--only", "utf7"], "--only: found utf7, expected a part of operations/"),
+    ],
+)
+def test_errors_are_one_line(args, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("BYTELM_STUDY_DATA", raising=False)
+    assert main([*args, "--out", str(tmp_path), "--results", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_field_of_a_study_is_named(tmp_path, monkeypatch):
+    shutil.copy(grid.STUDIES / "base.yaml", tmp_path / "base.yaml")
+    folder = tmp_path / "01_x"
+    folder.mkdir()
+    (folder / "study.yaml").write_text(yaml.safe_dump({"title": "x", "axis": {}}), encoding="utf-8")
+    monkeypatch.setattr(grid, "STUDIES", tmp_path)
+    with pytest.raises(ConfigError, match=r"study\.yaml: axis: unknown field"):
+        read_study("01")
+
+
+def test_texts_without_splits_are_split_by_their_ids(tmp_path):
+    lines = [json.dumps({"text": f"t{i}", "id": str(i), "lang": "zh" if i % 2 else "ko"}) + "\n" for i in range(300)]
+    (tmp_path / "mul.jsonl").write_text("".join(lines), encoding="utf-8")
+    shop = Workshop(tmp_path / "out", tmp_path, embedded=False)
+    text = shop.text({"name": "zh", "file": "mul.jsonl", "where": {"lang": "zh"}})
+    parts = {split: set(text.documents(split)) for split in ("train", "valid", "test")}
+    assert set.union(*parts.values()) == {f"t{i}" for i in range(1, 300, 2)}
+    assert sum(map(len, parts.values())) == 150
+    assert min(map(len, parts.values())) > 3
