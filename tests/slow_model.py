@@ -65,18 +65,25 @@ def table_sum(table, tables, data):
     )
 
 
+def ngrams(w, name, tables, data):
+    """What the tables of a merger or of heads add."""
+    rows = table_sum(w[f"{name}.tables.table.weight"], tables, data)
+    return rows if tables.row_width is None else w[f"{name}.tables.projection.weight"] @ rows
+
+
 def states(model, data, w=None):
     """State after each whole window of ``data``, whose first window begins at its first byte: (T, D)."""
     config, w = model.config, w or weights(model)
     windows = np.asarray(data)[: len(data) // config.patch * config.patch].reshape(-1, config.patch)
+    text = [*[-1] * 99, *map(int, data)]  # before its first window it has no symbols
     x = []
-    for window in windows:
+    for t, window in enumerate(windows):
         joined = np.concatenate([w["merger.embedding.weight"][b] for b in window])
         merged = w["merger.projection.weight"] @ joined
         if config.merger.kind == "mlp":
             merged = merged + w["merger.down.weight"] @ silu(w["merger.up.weight"] @ joined)
         if config.merger.tables:
-            merged = merged + table_sum(w["merger.tables.table.weight"], config.merger.tables, window)
+            merged = merged + ngrams(w, "merger", config.merger.tables, text[: 99 + (t + 1) * config.patch])
         x.append(merged)
     x = np.array(x)
     for i in range(config.num_blocks):
@@ -101,7 +108,7 @@ def head_logits(model, h, window, prefix, w=None):
         hidden = silu(w[f"{name}.up.weight"] @ np.concatenate((h, told)))
         s = s + w[f"{name}.down.weight"] @ hidden
     if config.heads.tables:
-        s = s + table_sum(w["heads.tables.table.weight"], config.heads.tables, [*window, *prefix])
+        s = s + ngrams(w, "heads", config.heads.tables, [*window, *prefix])
     return w[f"heads.unembeddings.{j}.weight"] @ rms_norm(s, w["heads.norm.weight"], config.norm.eps)
 
 

@@ -82,7 +82,6 @@ def changed(path, value):
             [2, 5],
             "model.heads.tables.orders: found (2, 5), expected numbers of at most patch = 4",
         ),
-        ("merger.tables.orders", [5], "model.merger.tables.orders: found (5,), expected numbers of at most patch = 4"),
         ("merger.tables.orders", [2, 2], "model.merger.tables.orders: found (2, 2), expected distinct numbers"),
         ("merger.tables.orders", [], "model.merger.tables.orders: found (), expected distinct numbers"),
         ("merger.tables.rows", 0, "model.merger.tables.rows: found 0, expected a number > 0"),

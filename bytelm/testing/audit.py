@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytelm.decoding import Block, Target
+from bytelm.decoding import Block, JoiningTarget, Target
 from bytelm.model.targets import NextTarget, PatchTarget
 from bytelm.testing.ours import ToyTarget
 from bytelm.testing.reports import NOTHING, Findings, Report, reporting
@@ -16,6 +16,8 @@ from bytelm.testing.toy import ORDER, UNWRITTEN
 
 TOLERANCE = 1e-5
 """Largest difference of logits in float32, relative to the largest of them or 1."""
+
+_NO_SYMBOL = 10**6
 
 
 class Committed(NamedTuple):
@@ -50,8 +52,8 @@ def check_cache(
 ) -> Report:
     """After every round, a target knows what a fresh one knows that reads the committed symbols as its prompt.
 
-    Drafts are random in length and content and hold for a random while; rows finish, leave, change places, are copied
-    and are rewound. Every state of every block is compared, after every number of symbols of its unit.
+    Drafts are random in length and content and hold for a random while; rows finish, leave, join, change places, are
+    copied and are rewound. Every state of every block is compared, after every number of symbols of its unit.
 
     Args:
         make_target: gives a new target of the same model.
@@ -89,13 +91,13 @@ class _CacheAudit:
         self._begins = [len(prompt) for prompt in prompts]
         self._live = np.ones(len(prompts), dtype=bool)
         self._widest = max(self._begins)
+        self._num_new = rounds * (self._max_draft + self._unit)
 
     @torch.inference_mode()
     def run(self, findings: Findings) -> None:
         """Prefill, then rounds."""
         target, unit, rng = self._target, self._unit, self._rng
-        num_new = self._rounds * (self._max_draft + unit)
-        block = target.start(self._prompts, num_new, self._max_draft)
+        block = target.start(self._prompts, self._num_new, self._max_draft)
         draft = torch.zeros(len(self._rows), 0, dtype=torch.int64)
         for number in range(self._rounds + 1):
             findings.case()
@@ -107,6 +109,8 @@ class _CacheAudit:
             self._commit(emitted, counts)
             if number % 5 == 3:
                 emitted, counts = self._reorder(emitted, counts)
+            if number % 5 == 1:
+                emitted, counts = self._arrive(emitted, counts)
             if self._poison is not None:
                 lengths = [len(row) for row in self._rows]
                 self._poison(target, Committed(self._begins, lengths, self._widest, self._max_draft))
@@ -177,6 +181,22 @@ class _CacheAudit:
         self._live = self._live[rows]
         return emitted[rows], counts[rows]
 
+    def _arrive(self, emitted: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Two rows join, of prompts that were there, each with a first unit."""
+        if not isinstance(self._target, JoiningTarget):
+            return emitted, counts
+        arriving, unit = self._target.new(), self._unit
+        prompts = [self._prompts[n] for n in self._rng.integers(0, len(self._prompts), 2).tolist()]
+        block = arriving.start(prompts, self._num_new, self._max_draft)
+        assert block.num_states == 1
+        self._target.join(arriving)
+        units = torch.from_numpy(self._rng.integers(0, self._target.vocab_size, (len(prompts), unit)))
+        self._rows += [[*prompt.tolist(), *symbols] for prompt, symbols in zip(prompts, units.tolist(), strict=True)]
+        self._begins += [len(prompt) for prompt in prompts]
+        self._live = np.append(self._live, [True] * len(prompts))
+        padded = torch.nn.functional.pad(units, (0, emitted.shape[1] - unit))
+        return torch.cat((emitted, padded)), torch.cat((counts, torch.full((len(prompts),), unit)))
+
 
 def poison_cache(target: Target, committed: Committed) -> None:
     """A :data:`Poison` for the targets of byte models and toy laws.
@@ -200,6 +220,7 @@ def poison_cache(target: Target, committed: Committed) -> None:
         huge = torch.finfo(part.dtype).max ** 0.5
         part.masked_fill_(hidden[:, None, :, None], huge)
         part.masked_fill_(beyond[None, None, :, None], torch.nan)
+    cache.windows.masked_fill_(hidden[..., None], _NO_SYMBOL)
     if isinstance(target, NextTarget):
         told = torch.arange(target._bytes_BL.shape[1], device=target.device) < target._lengths_B[:, None]
         target._bytes_BL.masked_fill_(~told, target.vocab_size - 1)

@@ -1,5 +1,6 @@
 """This package's own decoder under the kit: a target of a toy law, and the adapter."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from bytelm.decoding import (
     decode,
 )
 from bytelm.decoding.rules import RULES, acceptance, residual
+from bytelm.model.blocks import widened
 from bytelm.shapes import Counts, Logits, Symbols
 from bytelm.testing.distribution import check_algebra
 from bytelm.testing.drafters import ProposalDrafter
@@ -59,10 +61,11 @@ class ToyTarget:
         self._finished_B: Tensor
         self._max_draft = 0
 
-    def start(self, prompts: Sequence[NDArray[Any]], num_new: int, max_draft: int) -> "ToyBlock":
+    def start(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int], max_draft: int) -> "ToyBlock":
         """Write the prompts."""
         lengths = [len(prompt) for prompt in prompts]
-        slots = np.full((len(prompts), ORDER + max(lengths) + num_new + max_draft + 1), UNWRITTEN, dtype=np.int64)
+        longest = int((np.array(lengths) + np.asarray(num_new)).max())
+        slots = np.full((len(prompts), ORDER + longest + max_draft + 1), UNWRITTEN, dtype=np.int64)
         slots[:, :ORDER] = 0
         for row, prompt in enumerate(prompts):
             slots[row, ORDER : ORDER + len(prompt)] = prompt
@@ -84,6 +87,23 @@ class ToyTarget:
         """Keep these rows."""
         self.slots_BS, self.ends_B = self.slots_BS[rows], self.ends_B[rows]
         self._finished_B = self._finished_B[rows]
+
+    def new(self) -> "ToyTarget":
+        """A target without rows."""
+        other = copy.copy(self)
+        other.forwards = 0
+        return other
+
+    def join(self, other: "ToyTarget") -> None:
+        """Take up the rows of another."""
+        width = max(self.slots_BS.shape[1], other.slots_BS.shape[1])
+        parts = (self.slots_BS, other.slots_BS)
+        self.slots_BS = torch.cat(
+            [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=UNWRITTEN) for part in parts]
+        )
+        self.ends_B = torch.cat((self.ends_B, other.ends_B))
+        self._finished_B = torch.cat((self._finished_B, other._finished_B))
+        self.forwards += other.forwards
 
     def rewind(self, counts: Counts) -> None:
         """Forget the last symbols."""
@@ -129,6 +149,12 @@ class ToyBlock:
     def select(self, rows: Int[Tensor, " _"]) -> "ToyBlock":
         """The block of these rows."""
         return ToyBlock(self.law, self.draft_law, self.unit, self.contexts[rows])
+
+    def join(self, other: "ToyBlock") -> "ToyBlock":
+        """The rows of both."""
+        most = max(self.num_states, other.num_states)
+        contexts = torch.cat((widened(self.contexts, most), widened(other.contexts, most)))
+        return ToyBlock(self.law, self.draft_law, self.unit, contexts)
 
     def guess(self, emitted: Symbols, counts: Counts) -> "ToyGuess":
         """A guess by the draft law."""

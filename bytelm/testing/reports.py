@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from bytelm.testing.jobs import Capability, Decoder
 
@@ -23,7 +23,7 @@ class Report:
 
     Attributes:
         check: its name.
-        outcome: ``skipped`` where the decoder lacks what the whole check needs.
+        outcome: ``skipped`` where what is under test lacks what the whole check needs.
         message: what was found and expected, or why it was skipped.
         figures: numbers by name: cases, p-values, distances, margins.
         left_out: parts that were left out, with the reason.
@@ -53,16 +53,16 @@ class Findings:
     """What a running check notes down.
 
     Args:
-        lacks: of the decoder under test.
+        lacks: of what is under test, with reasons.
     """
 
-    def __init__(self, lacks: Lacks) -> None:
+    def __init__(self, lacks: Mapping[Any, str]) -> None:
         self.figures: dict[str, float] = {"cases": 0}
         self.left_out: list[str] = []
         self._lacks = lacks
 
-    def has(self, capability: Capability) -> bool:
-        """Whether the decoder has it; where not, the reason is noted."""
+    def has(self, capability: str) -> bool:
+        """Whether what is under test has it; where not, the reason is noted."""
         if capability in self._lacks:
             self.leave_out(f"{capability}: {self._lacks[capability]}")
         return capability not in self._lacks
@@ -72,8 +72,8 @@ class Findings:
         if reason not in self.left_out:
             self.left_out.append(reason)
 
-    def need(self, capability: Capability) -> None:
-        """End the check where the decoder lacks it."""
+    def need(self, capability: str) -> None:
+        """End the check where what is under test lacks it."""
         if not self.has(capability):
             raise Lacking(self.left_out[-1])
 
@@ -105,7 +105,7 @@ class Findings:
         self.figures[name] = max(value, self.figures.get(name, value))
 
 
-def reporting(name: str, body: Callable[[Findings], None], lacks: Lacks) -> Report:
+def reporting(name: str, body: Callable[[Findings], None], lacks: Mapping[Any, str]) -> Report:
     """Run the body of a check and say what became of it."""
     findings = Findings(lacks)
     report = functools.partial(Report, name)
@@ -115,7 +115,7 @@ def reporting(name: str, body: Callable[[Findings], None], lacks: Lacks) -> Repo
         return report("skipped", str(reason))
     except Mismatch as mismatch:
         return report("failed", str(mismatch), findings.figures, tuple(findings.left_out))
-    except Exception as error:  # noqa: BLE001 - a decoder under test may raise anything, and that is a finding too
+    except Exception as error:  # noqa: BLE001 - what is under test may raise anything, and that is a finding too
         message = f"{type(error).__name__}: {error}"
         return report("failed", message, findings.figures, tuple(findings.left_out))
     return report("passed", "", findings.figures, tuple(findings.left_out))
