@@ -1,6 +1,8 @@
 """Hypothesis profiles (``HYPOTHESIS_PROFILE=dev|ci|nightly``; ``ci`` where CI is set), seeds, one thread."""
 
+import importlib
 import os
+import warnings
 
 import hypothesis
 import jaxtyping
@@ -25,6 +27,26 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def plain_bitsandbytes(monkeypatch):
+    """bitsandbytes by its formula, in plain torch: its kernels for AVX-512 misread rows that are no whole blocks."""
+    library = pytest.importorskip("bitsandbytes")
+    formula = importlib.import_module("bitsandbytes.backends.default.ops")._dequantize_4bit_compute
+    code = importlib.import_module("bitsandbytes.backends.utils")._get_4bit_code
+
+    def dequantise(packed, absmax, blocksize, quant_type, shape, dtype):
+        values = code(quant_type, packed.device)
+        return formula(packed.view(torch.uint8).reshape(-1), absmax, values, blocksize, shape, dtype)
+
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
+    registered = torch.library.Library("bitsandbytes", "IMPL")
+    with torch.compiler.set_stance("force_eager"):
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch says that it is replaced
+            registered.impl("dequantize_4bit", dequantise, "CPU", allow_override=True)
+        yield library
+        registered._destroy()
 
 
 @pytest.fixture(autouse=True)

@@ -111,8 +111,9 @@ class FourBitWeight:
     def dequantise(self, dtype: torch.dtype | None = None) -> Float[Tensor, "..."]:
         """The tensor itself; products are made in float32 and rounded once.
 
-        Bit for bit what ``bitsandbytes.functional.dequantize_4bit`` gives for the same type, with one exception: on the
-        CPU, where the last axis is odd, it gives +0 for the negative zero of ``fp4``, unlike its own kernels.
+        Bit for bit what the formula of ``bitsandbytes.functional.dequantize_4bit`` gives for the same type. Its ways to
+        it differ: some give +0 for the negative zero of ``fp4``; on a CPU with AVX-512, subnormal bfloat16 become zero,
+        and rows that are no whole number of blocks get the scales of other blocks.
 
         Args:
             dtype: float32, float16 or bfloat16; the original one if None.
@@ -184,6 +185,8 @@ class KernelFourBitLinear(FourBitLinear):
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B _"]:
         """``x W^T + bias``."""
         weight, library = self.four_bit, bitsandbytes()
+        if x.device.type == "cpu" and weight.shape[1] % weight.blocksize:
+            return super().forward(x)  # Kernels for AVX-512 give such rows the scales of others (bitsandbytes 0.50).
         scales, offset, nested = weight.scales, None, None
         if isinstance(scales, NestedScales):
             offset = torch.tensor(scales.offset, dtype=torch.float32, device=x.device)

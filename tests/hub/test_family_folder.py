@@ -83,6 +83,7 @@ def test_types(dtype, tmp_path):
 
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.usefixtures("plain_bitsandbytes")
 def test_weights_in_four_bits_are_those_of_bitsandbytes(quant_type, nested, tmp_path, monkeypatch):
     transformers, bitsandbytes = pytest.importorskip("transformers"), pytest.importorskip("bitsandbytes")
     monkeypatch.setattr("transformers.quantizers.quantizer_bnb_4bit.is_accelerate_available", lambda: True)

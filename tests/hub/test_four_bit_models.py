@@ -198,6 +198,7 @@ def test_copies_and_gradients(tmp_path):
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.usefixtures("plain_bitsandbytes")
 def test_a_gpt2_of_transformers_and_bitsandbytes(nested, tmp_path, monkeypatch):
     """Its matrices are transposed before they are quantised, so that the file has outputs by inputs."""
     transformers = pytest.importorskip("transformers")
