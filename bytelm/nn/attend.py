@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bytelm.nn import native
+from bytelm.nn.blocked_attention import blocked_attention, is_blocked
 from bytelm.nn.document_view import FlexMask
 from bytelm.nn.widened import is_widened, widened_attention
 
@@ -37,6 +38,8 @@ def attend(
         scale = 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale
         found: Tensor = torch.ops.bytelm.rows_attention(q_BHTE, k_BGSE, v_BGSE, mask, scale)
         return found
+    if mask is None and is_blocked(q_BHTE, k_BGSE, v_BGSE):
+        return blocked_attention(q_BHTE, k_BGSE, v_BGSE, 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale)
     compute = widened_attention if is_widened(q_BHTE, k_BGSE, v_BGSE) else F.scaled_dot_product_attention
     return compute(q_BHTE, k_BGSE, v_BGSE, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
 

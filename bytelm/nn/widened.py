@@ -17,8 +17,13 @@ has_unit = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
 
 
 def is_widened(*tensors: Tensor) -> bool:
-    """Whether the product of these is one in bfloat16, while training or under autocast, and better made in float32."""
-    if has_unit or any(part.device.type != "cpu" or type(part) not in (Tensor, nn.Parameter) for part in tensors):
+    """Whether the product of these is one in bfloat16, as in training, and better made in float32."""
+    return not has_unit and trains_in_bfloat16(*tensors)
+
+
+def trains_in_bfloat16(*tensors: Tensor) -> bool:
+    """Whether the product of these, on the CPU, is one in bfloat16, while training or under autocast."""
+    if any(part.device.type != "cpu" or type(part) not in (Tensor, nn.Parameter) for part in tensors):
         return False
     if torch.is_autocast_enabled("cpu"):
         return torch.get_autocast_dtype("cpu") == torch.bfloat16

@@ -63,8 +63,9 @@ WIDER = {"next patch": 0.02, "next patch and tables": 0.02, "parallel": 0.10}
 
 @pytest.fixture(autouse=True)
 def _unit_for_bfloat16(monkeypatch):
-    """Plans are of processors that can multiply bfloat16; others keep more of attention, in float32."""
+    """Plans are of GPUs, whose attention keeps its result, too; CPUs keep less, or more where they lack the unit."""
     monkeypatch.setattr("bytelm.nn.widened.has_unit", True)
+    monkeypatch.setattr("bytelm.nn.blocked_attention.has_unit", False)
 
 
 def make_module(config, precision, *, checkpointing=False):
