@@ -2,8 +2,8 @@
 
     python experiments/native_rows.py --threads 2
 
-For each number of rows: gigabytes of the matrix per second, the median of turns, and how much less time int8 takes than
-bfloat16 in the same turn.
+For each number of rows: gigabytes of the matrix per second, the median of turns, and how much less time than bfloat16
+int8 takes, and how much more torch's product in bfloat16, in the same turn.
 """
 
 import argparse
@@ -43,6 +43,20 @@ def product(matrices: list[Tensor], rows: int, threads: int, calls: int) -> Call
     return run
 
 
+def torchs(matrices: list[Tensor], rows: int, calls: int) -> Callable[[], float]:
+    """The same through torch."""
+    x = torch.randn(rows, matrices[0].shape[1]).to(torch.bfloat16)
+
+    def run() -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            for matrix in matrices:
+                torch.nn.functional.linear(x, matrix)
+        return (time.perf_counter() - began) / (calls * len(matrices))
+
+    return run
+
+
 def main() -> None:
     """Print a line for each place and number of rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,7 +64,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     given = parser.parse_args()
     if native.core is None:
-        raise SystemExit("the native core was not built, or torch has fast products of its own here")
+        raise SystemExit("the native core was not built")
+    torch.set_num_threads(given.threads)
     for place, (outputs, inputs) in SHAPES.items():
         number = 1 if place == "cache" else _BYTES // (2 * outputs * inputs)
         codes = [torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8) for _ in range(number)]
@@ -58,11 +73,13 @@ def main() -> None:
         for rows in (1, 2, 4, 8):
             calls = 50 if place == "cache" else 1
             kinds = {"bf16": plain, "int8": codes}
-            runs = take_turns({kind: product(kinds[kind], rows, given.threads, calls) for kind in kinds}, given.turns)
+            cases = {kind: product(kinds[kind], rows, given.threads, calls) for kind in kinds}
+            runs = take_turns({**cases, "torch": torchs(plain, rows, calls)}, given.turns)
             rates = [kinds[kind][0].nbytes / statistics.median(runs[kind]) / 1e9 for kind in kinds]
-            faster = median_ratio(runs["bf16"], runs["int8"])
+            faster, slower = median_ratio(runs["bf16"], runs["int8"]), median_ratio(runs["torch"], runs["bf16"])
             print(
-                f"{place:13} rows {rows}: bf16 {rates[0]:5.1f} GB/s, int8 {rates[1]:5.1f} GB/s, int8 {faster:.2f} times"
+                f"{place:13} rows {rows}: bf16 {rates[0]:5.1f} GB/s, int8 {rates[1]:5.1f} GB/s, int8 {faster:.2f} times,"
+                f" torch {slower:.2f} times"
             )
 
 

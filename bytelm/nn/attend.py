@@ -46,7 +46,7 @@ def attend(
 
 def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the native core takes these: slots must follow each other in memory."""
-    if not native.is_for_core(q, k, v):
+    if not native.is_for_core(q.shape[2], q, k, v):
         return False
     width = k.shape[-1]
     packed = all(part.stride(-1) == 1 and part.stride(-2) == width for part in (k, v))

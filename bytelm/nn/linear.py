@@ -14,7 +14,8 @@ def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] |
 
     While training in bfloat16 on a CPU that cannot multiply it, as :mod:`bytelm.nn.widened`.
 
-    In the native core sums are float32, in an order that is the same for any number of rows, and are rounded once. With
+    In the native core sums are float32, in an order that is the same for any number of rows, and are rounded once (more
+    than :data:`bytelm.nn.native.FEW_ROWS` are torch's on processors that multiply bfloat16). With
     int8 weights each row is first rounded to 16 bits: 128 inputs at a time to whole 32767ths of their largest.
 
     Args:
@@ -22,7 +23,7 @@ def linear(x: Float[Tensor, "*B D"], weight: Tensor, bias: Float[Tensor, " _"] |
         weight: [outputs, inputs]; a plain tensor, or one that torchao has quantised.
         bias: one per output.
     """
-    found = _matrix(weight) if native.is_for_core(x, weight) else None
+    found = _matrix(weight) if native.is_for_core(x.numel() // x.shape[-1], x, weight) else None
     if found is not None:
         return _rows_linear(x, *found, bias)
     return (widened_linear if is_widened(x, weight) else F.linear)(x, weight, bias)

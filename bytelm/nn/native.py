@@ -1,10 +1,12 @@
-"""The native core of linear layers and attention in bfloat16, where it was built and torch has no fast way."""
+"""The native core of linear layers and attention in bfloat16, where it was built, and as far as torch is slower."""
 
 import importlib
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
+
+from bytelm.nn.widened import has_unit
 
 STEP = 16
 """Widths that the core reads are multiples of this."""
@@ -13,8 +15,12 @@ LEAST = 6
 """Outputs that a matrix needs."""
 
 
+FEW_ROWS = 4
+"""Rows up to which the core is faster than torch on processors that multiply bfloat16; on others it always is."""
+
+
 def _load() -> ModuleType | None:
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":  # with AVX-512, torch has kernels of its own
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         return None
     try:
         return importlib.import_module("._rows", __package__)
@@ -25,9 +31,13 @@ def _load() -> ModuleType | None:
 core = _load()
 
 
-def is_for_core(*tensors: torch.Tensor) -> bool:
-    """Whether the core reads such tensors here: all in bfloat16 on the CPU, and no gradient asked for."""
-    if core is None or torch.is_grad_enabled():
+def is_for_core(rows: int, *tensors: torch.Tensor) -> bool:
+    """Whether the core reads such tensors here: all in bfloat16 on the CPU, and no gradient asked for.
+
+    Args:
+        rows: of a product with a matrix; queries of a sequence.
+    """
+    if core is None or torch.is_grad_enabled() or (has_unit and rows > FEW_ROWS):
         return False
     return all(tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
 

@@ -13,6 +13,14 @@ from bytelm.nn.fused import FusedLinear
 from bytelm.nn.linear import Linear, linear
 
 needs_core = pytest.mark.skipif(native.core is None, reason="no native core here")
+
+
+@pytest.fixture(autouse=True)
+def _core_for_any_number_of_rows(monkeypatch):
+    """As on processors that cannot multiply bfloat16."""
+    monkeypatch.setattr(native, "has_unit", False)
+
+
 ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 13)
 SHAPES = ((6, 16), (7, 32), (11, 48), (16, 16), (17, 80), (33, 4112), (19, 8192))
 
@@ -207,3 +215,14 @@ def test_without_the_core_all_is_torch(monkeypatch):
     x, weight = bf16(3, 64), bf16(8, 64)
     with torch.no_grad():
         assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
+@needs_core
+@pytest.mark.parametrize("more", [0, 1])
+def test_more_than_a_few_rows_are_torchs_where_the_processor_multiplies_bfloat16(more, monkeypatch):
+    called = []
+    monkeypatch.setattr(native, "has_unit", True)
+    monkeypatch.setattr(module, "_rows_linear", lambda *args: called.append(args) or args[0][:, :48])
+    with torch.no_grad():
+        linear(torch.randn(native.FEW_ROWS + more, 64).bfloat16(), torch.randn(48, 64).bfloat16())
+    assert len(called) == 1 - more
