@@ -78,8 +78,8 @@ def main() -> None:
             rates = [kinds[kind][0].nbytes / statistics.median(runs[kind]) / 1e9 for kind in kinds]
             faster, slower = median_ratio(runs["bf16"], runs["int8"]), median_ratio(runs["torch"], runs["bf16"])
             print(
-                f"{place:13} rows {rows}: bf16 {rates[0]:5.1f} GB/s, int8 {rates[1]:5.1f} GB/s, int8 {faster:.2f} times,"
-                f" torch {slower:.2f} times"
+                f"{place:13} rows {rows}: bf16 {rates[0]:5.1f} GB/s, int8 {rates[1]:5.1f} GB/s, "
+                f"int8 {faster:.2f} times, torch {slower:.2f} times"
             )
 
 
