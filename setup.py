@@ -13,7 +13,8 @@ CORES = [
     # OpenMP: its threads are those of torch where both use the same library, as the wheels for Linux do.
     Extension(
         "bytelm.nn._rows",
-        ["bytelm/nn/_rows.c"],
+        ["bytelm/nn/_rows.c", "bytelm/nn/_rows_dot.c"],
+        depends=["bytelm/nn/_rows_dot.h"],
         extra_compile_args=["-O3", "-fopenmp"],
         extra_link_args=["-fopenmp"],
         optional=True,

@@ -70,7 +70,7 @@ def main() -> None:
         number = 1 if place == "cache" else _BYTES // (2 * outputs * inputs)
         codes = [torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8) for _ in range(number)]
         plain = [matrix.to(torch.bfloat16) for matrix in codes]
-        for rows in (1, 2, 4, 8):
+        for rows in (1, 2, 4, 8, 16):
             calls = 50 if place == "cache" else 1
             kinds = {"bf16": plain, "int8": codes}
             cases = {kind: product(kinds[kind], rows, given.threads, calls) for kind in kinds}

@@ -1,5 +1,5 @@
 /* Matrices of bfloat16 or int8 times a few rows of bfloat16, read once at the speed of memory, and attention of a few
- * queries to a cache of bfloat16; AVX2 with FMA.
+ * queries to a cache of bfloat16; AVX2 with FMA. (Matrices of bfloat16 are for _rows_dot.c where that has its unit.)
  *
  * Sums are float32, in an order that does not depend on the number of rows: a row has the same result alone and among
  * others. Each sum has LANES parts; the part of lane l adds inputs 2 l and 2 l + 1 of each 16. The rows are converted
@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "_rows_dot.h"
 
 #define LANES 8
 #define STEP 16 /* inputs at a time; their number is a multiple of it */
@@ -217,6 +219,10 @@ static AVX2 void to_integers(const uint16_t *x, int16_t *to, float *unit, long r
 static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 static int multiply(Product *p, const uint16_t *x) {
+    if (p->scale == NULL && dot_supported()) {
+        dot_linear(x, p->weight, p->bias, p->y, p->rows, p->outputs, p->inputs, p->threads);
+        return 1;
+    }
     size_t size = (size_t)(p->rows * p->inputs), groups = (size_t)(p->rows * ((p->inputs + GROUP - 1) / GROUP));
     void *rows = malloc(p->scale == NULL ? size * sizeof(float) : size * sizeof(int16_t) + groups * sizeof(float));
     if (rows == NULL) return 0;

@@ -15,7 +15,7 @@ LEAST = 6
 """Outputs that a matrix needs."""
 
 
-FEW_ROWS = 4
+FEW_ROWS = 8
 """Rows up to which the core is faster than torch on processors that multiply bfloat16; on others it always is."""
 
 

@@ -73,7 +73,13 @@ def run_first_steps(corpus, steps, windows_per_step, precision):
         optimizer=OptimizerConfig.from_dict(model["optimizer"]),
         activation_checkpointing=model["activation_checkpointing"],
     )
-    windows = CorpusData(train=corpus, window=data["window"], batch_size=data["batch_size"], seed=data["seed"])
+    windows = CorpusData(
+        train=corpus,
+        window=data["window"],
+        batch_size=data["batch_size"],
+        windows_per_epoch=steps * windows_per_step,  # of a corpus that is shorter: a step ends where an epoch does
+        seed=data["seed"],
+    )
     watch = Watch(steps)
     kept = ("max_steps", "gradient_clip_val", "check_val_every_n_epoch", "log_every_n_steps")
     L.Trainer(
