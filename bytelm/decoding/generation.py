@@ -158,8 +158,11 @@ class Ledger:
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """For each row, the index of its next symbol."""
-        return self.lengths.copy()
+        """For each row, the index of its next symbol; for one that has ended, that of the row which is furthest on.
+
+        So rows that began together stay in step.
+        """
+        return np.where(self.live, self.lengths, self.lengths.max())
 
     def histories(self) -> list[NDArray[Any]]:
         """Prompt and generated symbols of each row."""
