@@ -233,14 +233,14 @@ class Ledger:
         self._history[batch, self._prompt_lengths[batch] + into[1]] = emitted[batch, offsets]
         self._nats[into] = nats.cpu().numpy()[batch, offsets]
         self._forward[into], self._offset[into] = self._row_forwards[batch], offsets
-        held, judged, num_drafted = self._drafts(emitted, draft, live)
-        self._source[into] = np.pad(held, ((0, 0), (0, emitted.shape[1] - held.shape[1])))[batch, offsets] * (
-            totals.number(draft.source)
-        )
         if any(self._stops):
             self._stop(kept)
-        if held.shape[1]:
-            judged &= np.arange(held.shape[1]) < kept[:, None]
+        if width := draft.symbols.shape[1]:
+            held, judged, num_drafted = self._drafts(emitted, draft, live)
+            where = offsets < width
+            batch, offsets, places = batch[where], offsets[where], into[1][where]
+            self._source[batch, places] = held[batch, offsets] * totals.number(draft.source)
+            judged &= np.arange(width) < kept[:, None]
             totals.tally.judge(draft.source, held, judged, num_drafted)
         totals.states += int((live & (self._row_forwards > 0)).sum()) * num_states
         totals.forwards += 1

@@ -1,7 +1,6 @@
 """The one decoding loop: every law, every drafter, every batch, and rows that join and leave while it runs."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Container, Sequence
@@ -30,7 +29,7 @@ from bytelm.decoding.rules import Rule, get_rule
 from bytelm.decoding.sampling import GREEDY, Sampling
 from bytelm.decoding.stats import Seconds
 from bytelm.decoding.stops import Stop
-from bytelm.decoding.transfer import to_device
+from bytelm.decoding.transfer import to_device, wait_for
 from bytelm.errors import DecodingError
 
 
@@ -247,6 +246,7 @@ class Session:
             rows = to_device(np.repeat(np.arange(len(prompts)), counts), device)
             target.select(rows)
             block = block.select(rows)
+        wait_for(device)
         self._clock.lap("prefill")
         repeated = [prompt for arrival in arrivals for prompt in arrival.repeated]
         emitters = self._emitters(arrivals, target)
@@ -332,11 +332,18 @@ class Session:
         """Draft, begin one forward and its emission."""
         ledger, emission = batch.ledger, batch.forward.emission
         counts = to_device(batch.kept * ledger.live, self.target.device)
-        choose = functools.partial(batch.emitters.choice, ledger.positions)
         self._clock.lap("host")
         unit = self.target.unit
         draft = self.drafter.propose(
-            Round(batch.forward.block, emission.symbols, counts, ledger.histories(), unit, choose, ledger.room)
+            Round(
+                batch.forward.block,
+                emission.symbols,
+                counts,
+                ledger.histories(),
+                unit,
+                lambda most: batch.emitters.choice(ledger.positions, most),
+                ledger.room,
+            )
         )
         self._clock.lap("draft")
         block = self.target.advance(emission.symbols, counts, draft.symbols)

@@ -22,3 +22,9 @@ def to_host(tensor: Tensor, *, copied: bool) -> Tensor:
     if not tensor.is_cuda and not copied:
         return tensor
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda).copy_(tensor, non_blocking=True)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was told, so that a clock may be read."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()

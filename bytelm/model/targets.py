@@ -78,7 +78,7 @@ class _StreamTarget:
         self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
         self.graphs, self.asynchronous = graphs, self.device.type == "cuda"
-        self.fixed_shapes = compiled or graphs is not None
+        self.fixed_shapes = compiled
         self.attention: PromptAttention = "causal"
         self.cache: KVCache
         self._slots_B: Int[Tensor, " B"]
@@ -155,7 +155,8 @@ class _StreamTarget:
 
     def _slots_read(self, num_slots: int) -> int:
         """Slots that a forward looks at. Where shapes are fixed, in steps, so that few numbers of slots occur."""
-        return min(_in_steps(num_slots) if self.fixed_shapes else num_slots, self.cache.capacity)
+        in_steps = self.fixed_shapes or self.graphs is not None
+        return min(_in_steps(num_slots) if in_steps else num_slots, self.cache.capacity)
 
     def _run(self, function: Callable[..., _T], *args: Any) -> _T:
         """The function's result, replayed where there are graphs."""

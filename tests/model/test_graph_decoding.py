@@ -25,14 +25,6 @@ STOPS = [lambda row, generated: row == 1 and len(generated) == 6, lambda row, ge
 MODELS: dict = {}
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_compiled(request, monkeypatch):
-    """Recordings are of what runs one operation at a time, but where a test says otherwise."""
-    if "compiled" not in request.node.name:
-        for module in ("bytelm.decoding.emission", "bytelm.decoding.drafters.heads"):
-            monkeypatch.setattr(f"{module}.compiled", lambda function: function)
-
-
 def model_on(device, kind, tables):
     key = device.split()[0], kind, tables
     if key not in MODELS:
