@@ -9,7 +9,8 @@ from torch import Tensor
 def to_device(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
     """The numbers on the device. On the CPU they share their memory."""
     tensor = torch.from_numpy(numbers)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    pinned = device.type == "cuda" and tensor.numel() > 0
+    return tensor.pin_memory().to(device, non_blocking=True) if pinned else tensor.to(device)
 
 
 def to_host(tensor: Tensor, *, copied: bool) -> Tensor:
@@ -21,7 +22,8 @@ def to_host(tensor: Tensor, *, copied: bool) -> Tensor:
     """
     if not tensor.is_cuda and not copied:
         return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda).copy_(tensor, non_blocking=True)
+    pinned = tensor.is_cuda and tensor.numel() > 0
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned).copy_(tensor, non_blocking=True)
 
 
 def wait_for(device: torch.device) -> None:

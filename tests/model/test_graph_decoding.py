@@ -163,3 +163,15 @@ def test_an_emission_that_is_read_too_late_is_caught(monkeypatch):
     expected = decode(make_target(model, "chain", BOS), PROMPTS[:1], max_new=30)
     found = decode(graph_target("replayed", model, "chain", ReplayedGraphs()), PROMPTS[:1], max_new=30)
     assert found.symbols[0].tolist() != expected.symbols[0].tolist()
+
+
+def test_graphs_are_of_the_weights_where_they_are():
+    """A model whose weights moved has other graphs; without CUDA there are none."""
+    lm = gptj_toy(torch.float32)
+    lender = lm._lender()
+    assert lm._lender() is lender
+    weight = lm.model.norm.weight
+    weight.data = weight.data.clone()
+    assert lm._lender() is not lender
+    assert lm.make_target("next").graphs is None
+    assert (lm.make_target("next", compiled=True).graphs is None) == (lm.model.device.type == "cpu")
