@@ -166,7 +166,7 @@ def test_an_emission_that_is_read_too_late_is_caught(monkeypatch):
 
 
 def test_graphs_are_of_the_weights_where_they_are():
-    """A model whose weights moved has other graphs; without CUDA there are none."""
+    """A model whose weights moved has other graphs; what is not compiled has none."""
     lm = gptj_toy(torch.float32)
     lender = lm._lender()
     assert lm._lender() is lender
@@ -174,4 +174,3 @@ def test_graphs_are_of_the_weights_where_they_are():
     weight.data = weight.data.clone()
     assert lm._lender() is not lender
     assert lm.make_target("next").graphs is None
-    assert (lm.make_target("next", compiled=True).graphs is None) == (lm.model.device.type == "cpu")
