@@ -36,7 +36,7 @@ class ForwardCost:
         heads: how many heads are then asked, one after the other; 0: the body alone.
         batch: rows.
         slots: patch positions of each stream in the cache that attention looks at.
-        compiled: whether forward and heads ran through ``torch.compile``.
+        compiled: whether forward and heads ran through ``torch.compile``, and on a CUDA GPU through CUDA graphs.
         seconds: median over the repeats.
         ratio: over the forward of the body at one position under the same law and mode, the median of pairs measured
             in turn.
@@ -133,6 +133,8 @@ def _forward(target: PatchTarget | NextTarget, batch: int, kind: _Kind) -> Calla
 
     def call() -> object:
         block = target.advance(symbols, nothing, draft)
+        if target.graphs is not None:
+            return block, target.graphs.run(ask, block, kind.heads)
         return block, ask(block, kind.heads)
 
     return call

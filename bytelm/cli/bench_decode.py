@@ -59,7 +59,9 @@ _Drafts = Annotated[
     ),
 ]
 _Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise of the first row.")]
-_Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Decode through torch.compile.")]
+_Compile = Annotated[
+    bool, typer.Option("--compile/--no-compile", help="Decode through torch.compile, and on a GPU CUDA graphs.")
+]
 _Dtype = Annotated[str, typer.Option("--dtype", metavar="TYPE", help=f"{', '.join(DTYPES)}; also fp32, bf16, fp16.")]
 _Int8 = Annotated[bool, typer.Option("--int8", help="Measure plain decoding with int8 weights, too (torchao).")]
 _Threads = Annotated[
@@ -107,8 +109,8 @@ def decode(
 ) -> None:
     """Speed of every law and drafter against plain decoding (law next without a draft), in one run.
 
-    Rows are the prompts in turn, each with a seed of its own; all ways take turns; figures are medians. A model is
-    large from a billion parameters on. Random weights write no text: characters mean nothing with a preset.
+    Rows are the prompts in turn, each with a seed of its own; all ways take turns; figures are medians. A model on a
+    CPU is large from a billion parameters on. Random weights write no text: characters mean nothing with a preset.
 
     JSON fields: command, model, encoding, parameters, device, dtype, threads, compile, prompts, max_new_tokens,
     repeats, memory (num_bytes and bytes_per_second of reading a large buffer), cache (the same of a buffer of the
@@ -159,7 +161,7 @@ def _plan(
     from bytelm.benchmarks import decoding_ways
     from bytelm.corpus import DEFAULT_PROMPTS
 
-    large = lm.config.num_parameters() >= _LARGE_PARAMETERS
+    large = lm.config.num_parameters() >= _LARGE_PARAMETERS and lm.model.device.type == "cpu"
     asked = {name: value for name, value in amount.items() if value is not None}
     chosen = replace(_LARGE if large else _USUAL, **asked)
     return Plan(

@@ -16,6 +16,8 @@ from bytelm.decoding.processors import Processor, State, map_state
 from bytelm.decoding.protocols import Block, Draft, RowIndices
 from bytelm.decoding.rules import Noise, Proposal, Rule
 from bytelm.decoding.sampling import Sampling, warp
+from bytelm.decoding.transfer import to_device
+from bytelm.graphs import Graphs
 from bytelm.shapes import Counts, Symbols
 
 _EMISSION, _ACCEPTANCE, _DRAFT, _RESIDUAL = range(4)
@@ -71,7 +73,7 @@ class Emitter:
         for noise in self._noise.values():
             noise.select(rows)
         if self.processor is not None:
-            index = torch.from_numpy(rows).to(self.device)
+            index = to_device(rows, self.device)
             self._state = map_state(lambda leaf: leaf[index], self._state)
 
     def shares(self, other: "Emitter") -> bool:
@@ -84,7 +86,9 @@ class Emitter:
         for stream, noise in self._noise.items():
             noise.join(other._noise[stream])
 
-    def emit(self, block: Block, draft: Draft, unit: int, positions: NDArray[np.int64]) -> Emission:
+    def emit(
+        self, block: Block, draft: Draft, unit: int, positions: NDArray[np.int64], graphs: Graphs | None = None
+    ) -> Emission:
         """Emit from one block: a unit where nothing was drafted, and a unit more for each that holds.
 
         Args:
@@ -92,6 +96,8 @@ class Emitter:
             draft: what the block was run on.
             unit: of the target.
             positions: (B,), the index of the next symbol of each row.
+            graphs: replay it, where there are no processors, whose work may not be recordable; the result is then
+                overwritten by that of the next such block.
         Returns:
             Symbols (B, R * unit) and -log p of each in float64 under the law itself, before temperature and truncation.
         """
@@ -100,6 +106,8 @@ class Emitter:
             for stream, source in self._noise.items()
         }
         emit = compiled(_emit) if self.compiled else _emit
+        if graphs is not None and self.processor is None:
+            return graphs.run(emit, block, unit, draft, (), noise, self.rule, self.sampling, None)[0]
         emission, self._state = emit(block, unit, draft, self._state, noise, self.rule, self.sampling, self.processor)
         return emission
 
@@ -109,7 +117,7 @@ class Emitter:
         if not self.sampling.greedy:
             noise = self._noise[_EMISSION if self.rule.coupled else _DRAFT]
             window = noise(positions, most, self.vocab_size, self.device)
-        return DraftChoice(self, self._state, window)
+        return DraftChoice(self.processor, self.sampling, self.rule.coupled, self.vocab_size, self._state, window)
 
 
 def process(
@@ -186,7 +194,10 @@ class DraftChoice:
     Under a rule that is not coupled the noise is another, and the distribution drawn from is told.
     """
 
-    emitter: Emitter
+    processor: Processor | None
+    sampling: Sampling
+    coupled: bool
+    vocab_size: int
     state: State
     noise: Float[Tensor, "B N V"] | None
 
@@ -197,20 +208,20 @@ class DraftChoice:
 
         A drafter that has more symbols than the target never proposes those; of those it lacks, log q is -inf.
         """
-        vocab, ahead, emitter = self.emitter.vocab_size, drafted.shape[1], self.emitter
-        logits = logits[:, :vocab]
-        missing = vocab - logits.shape[-1]
+        ahead = drafted.shape[1]
+        logits = logits[:, : self.vocab_size]
+        missing = self.vocab_size - logits.shape[-1]
         if missing > 0:
             logits = torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
         state = self.state
-        if emitter.processor is not None:
+        if self.processor is not None:
             for n in range(ahead):
-                state = emitter.processor.advance(state, drafted[:, n])
-        law = process(emitter.processor, emitter.sampling, state, logits)
+                state = self.processor.advance(state, drafted[:, n])
+        law = process(self.processor, self.sampling, state, logits)
         if self.noise is None:
             return law.argmax(-1, keepdim=True), None
         symbol = (law + self.noise[:, ahead]).argmax(-1, keepdim=True)
-        return symbol, None if emitter.rule.coupled else law
+        return symbol, None if self.coupled else law
 
 
 def _stack(states: Sequence[State]) -> State:

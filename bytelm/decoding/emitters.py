@@ -11,6 +11,8 @@ from torch import Tensor
 
 from bytelm.decoding.emission import Emission, Emitter
 from bytelm.decoding.protocols import Block, Choose, Draft
+from bytelm.decoding.transfer import to_device
+from bytelm.graphs import Graphs
 from bytelm.shapes import Symbols
 
 
@@ -57,10 +59,12 @@ class Emitters:
         self._owner_B = np.searchsorted(kept, owners)
         self._index()
 
-    def emit(self, block: Block, draft: Draft, unit: int, positions: NDArray[np.int64]) -> Emission:
-        """:meth:`Emitter.emit` for every row."""
+    def emit(
+        self, block: Block, draft: Draft, unit: int, positions: NDArray[np.int64], graphs: Graphs | None = None
+    ) -> Emission:
+        """:meth:`Emitter.emit` for every row; replayed where one emitter has all of them."""
         if len(self) == 1:
-            return self._emitters[0].emit(block, draft, unit, positions)
+            return self._emitters[0].emit(block, draft, unit, positions, graphs)
         parts = [
             emitter.emit(block.select(rows), draft.select(rows), unit, positions[places])
             for emitter, places, rows in zip(self._emitters, self._places, self._rows, strict=True)
@@ -80,9 +84,9 @@ class Emitters:
     def _index(self) -> None:
         """Where the rows of each emitter are in the batch, and where each row is among those of all emitters."""
         self._places = [np.flatnonzero(self._owner_B == n) for n in range(len(self))]
-        self._rows = [torch.from_numpy(places).to(self._device) for places in self._places]
+        self._rows = [to_device(places, self._device) for places in self._places]
         order = np.concatenate(self._places)
-        self._back_B = torch.from_numpy(np.argsort(order)).to(self._device)
+        self._back_B = to_device(np.argsort(order), self._device)
 
 
 @dataclasses.dataclass(frozen=True)

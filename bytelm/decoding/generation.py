@@ -158,8 +158,11 @@ class Ledger:
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """For each row, the index of its next symbol."""
-        return self.lengths.copy()
+        """For each row, the index of its next symbol; for one that has ended, that of the row which is furthest on.
+
+        So rows that began together stay in step.
+        """
+        return np.where(self.live, self.lengths, self.lengths.max())
 
     def histories(self) -> list[NDArray[Any]]:
         """Prompt and generated symbols of each row."""
@@ -230,14 +233,14 @@ class Ledger:
         self._history[batch, self._prompt_lengths[batch] + into[1]] = emitted[batch, offsets]
         self._nats[into] = nats.cpu().numpy()[batch, offsets]
         self._forward[into], self._offset[into] = self._row_forwards[batch], offsets
-        held, judged, num_drafted = self._drafts(emitted, draft, live)
-        self._source[into] = np.pad(held, ((0, 0), (0, emitted.shape[1] - held.shape[1])))[batch, offsets] * (
-            totals.number(draft.source)
-        )
         if any(self._stops):
             self._stop(kept)
-        if held.shape[1]:
-            judged &= np.arange(held.shape[1]) < kept[:, None]
+        if width := draft.symbols.shape[1]:
+            held, judged, num_drafted = self._drafts(emitted, draft, live)
+            where = offsets < width
+            batch, offsets, places = batch[where], offsets[where], into[1][where]
+            self._source[batch, places] = held[batch, offsets] * totals.number(draft.source)
+            judged &= np.arange(width) < kept[:, None]
             totals.tally.judge(draft.source, held, judged, num_drafted)
         totals.states += int((live & (self._row_forwards > 0)).sum()) * num_states
         totals.forwards += 1

@@ -1,7 +1,6 @@
 """The one decoding loop: every law, every drafter, every batch, and rows that join and leave while it runs."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Container, Sequence
@@ -11,17 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bytelm.decoding.begun import Begun
 from bytelm.decoding.drafters import NoDrafter
-from bytelm.decoding.emission import Emission, Emitter
+from bytelm.decoding.emission import Emitter
 from bytelm.decoding.emitters import Emitters
 from bytelm.decoding.generation import Ledger, RowResult, Totals
 from bytelm.decoding.noise import row_seeds
 from bytelm.decoding.processors import Processor
 from bytelm.decoding.protocols import (
-    Block,
     Draft,
     Drafter,
-    JoiningBlock,
     JoiningDrafter,
     JoiningTarget,
     Round,
@@ -31,6 +29,7 @@ from bytelm.decoding.rules import Rule, get_rule
 from bytelm.decoding.sampling import GREEDY, Sampling
 from bytelm.decoding.stats import Seconds
 from bytelm.decoding.stops import Stop
+from bytelm.decoding.transfer import to_device, wait_for
 from bytelm.errors import DecodingError
 
 
@@ -95,32 +94,36 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass
 class _Batch:
-    """Rows after a forward: what it gave them, and their part of everything that goes on with them."""
+    """Rows after a forward: what it gave them, and their part of everything that goes on with them.
+
+    ``ahead`` is a forward that was begun before the symbols of ``forward`` were known, in which case target and
+    emitters are one forward further than the books.
+    """
 
     target: Target
     emitters: Emitters
     ledger: Ledger
-    block: Block
-    draft: Draft
-    emission: Emission
+    forward: Begun
     kept: NDArray[np.int64]
+    ahead: Begun | None = None
 
     def select(self, places: NDArray[np.int64]) -> None:
         """Keep the rows at these places."""
-        index = torch.from_numpy(places).to(self.target.device)
+        index = to_device(places, self.target.device)
         self.target.select(index)
         self.emitters.select(places)
         self.ledger.select(places)
-        self.block, self.emission, self.kept = self.block.select(index), self.emission.select(index), self.kept[places]
+        self.forward, self.kept = self.forward.select(index), self.kept[places]
+        self.ahead = None if self.ahead is None else self.ahead.select(index)
 
     def join(self, other: "_Batch") -> None:
         """Take up the rows of another, after one's own."""
         assert isinstance(self.target, JoiningTarget)
-        assert isinstance(self.block, JoiningBlock)
+        assert self.ahead is None
         self.target.join(other.target)
         self.emitters.join(other.emitters)
         self.ledger.join(other.ledger)
-        self.block, self.emission = self.block.join(other.block), self.emission.join(other.emission)
+        self.forward = self.forward.join(other.forward)
         self.kept = np.append(self.kept, other.kept)
 
 
@@ -130,6 +133,10 @@ class Session:
     A row's output is what :func:`~bytelm.decoding.decode` gives for it alone: it does not depend on who else is there.
     All rows share target, drafter and rule; sampling options and processors are those of their :class:`Arrival`. Rows
     have ids, 0, 1, 2, …, in the order of their arrival, which their stops are told.
+
+    Without a drafter nothing that the next forward needs depends on what a forward emits: a target that is
+    ``asynchronous`` is told the next one before the host waits for the symbols of the last. A row that a stop ends has
+    then one forward more, of which nothing is kept and which no figure counts.
 
     Args:
         target: the model under one law; its state is overwritten.
@@ -144,6 +151,8 @@ class Session:
         self.target, self.drafter = target, drafter if drafter is not None else NoDrafter()
         self.verify, self._rule = verify, get_rule(verify)
         self.totals, self.num_rows = Totals(), 0
+        self._goes_ahead = getattr(target, "asynchronous", False) and self.drafter.max_draft == 0
+        self._graphs = getattr(target, "graphs", None)
         self._batch: _Batch | None = None
         self._clock = _Clock()
 
@@ -166,6 +175,8 @@ class Session:
     def admit(self, arrivals: Sequence[Arrival]) -> list[Step]:
         """Read the prompts of new rows, one forward for all, and emit their first symbols.
 
+        Where a forward of the rows that are there was begun ahead, what it gave them comes first.
+
         Raises:
             DecodingError: what target and drafter refuse; options that differ, under a rule that is not coupled. Then
                 no row has arrived, and those that run are as they were.
@@ -174,7 +185,7 @@ class Session:
         with torch.inference_mode():
             self._shrink(all_of_them=True)
             arriving = self._read(arrivals)
-        steps = self._record(arriving)
+        steps = self._land() + self._record(arriving)
         if self._batch is None:
             self._batch = arriving
             self.drafter.observe(arriving.kept, self._clock.take_round())
@@ -189,10 +200,13 @@ class Session:
         self._clock.take_round()
         with torch.inference_mode():
             self._shrink(all_of_them=not self.target.fixed_shapes)
-            assert self._batch is not None
-            self._step(self._batch)
-        steps = self._record(self._batch)
-        self.drafter.observe(self._batch.kept, self._clock.take_round())
+            batch = self._batch
+            assert batch is not None
+            batch.forward, batch.ahead = batch.ahead or self._begin(batch), None
+            if self._goes_ahead and batch.ledger.room > self.target.unit:
+                batch.ahead = self._begin_ahead(batch)
+        steps = self._record(batch)
+        self.drafter.observe(batch.kept, self._clock.take_round())
         return steps
 
     def retire(self, rows: Container[int]) -> None:
@@ -229,9 +243,10 @@ class Session:
         block = target.start(prompts, limits, self.drafter.max_draft)
         counts = [arrival.num_sequences for arrival in arrivals for _ in arrival.prompts]
         if max(counts) > 1:
-            rows = torch.from_numpy(np.repeat(np.arange(len(prompts)), counts)).to(device)
+            rows = to_device(np.repeat(np.arange(len(prompts)), counts), device)
             target.select(rows)
             block = block.select(rows)
+        wait_for(device)
         self._clock.lap("prefill")
         repeated = [prompt for arrival in arrivals for prompt in arrival.repeated]
         emitters = self._emitters(arrivals, target)
@@ -248,7 +263,8 @@ class Session:
         )
         draft = Draft(torch.empty(len(repeated), 0, dtype=torch.int64, device=device))
         emission = emitters.emit(block, draft, target.unit, ledger.positions)
-        return _Batch(target, emitters, ledger, block, draft, emission, np.zeros(0, dtype=np.int64))
+        forward = Begun(block, draft, emission, self._goes_ahead)
+        return _Batch(target, emitters, ledger, forward, np.zeros(0, dtype=np.int64))
 
     def _emitters(self, arrivals: Sequence[Arrival], target: Target) -> Emitters:
         """Of the rows of these arrivals, shown their prompts."""
@@ -272,12 +288,20 @@ class Session:
         assert found is not None
         return found
 
+    def _land(self) -> list[Step]:
+        """Enter the forward that was begun ahead, if there is one."""
+        batch = self._batch
+        if batch is None or batch.ahead is None:
+            return []
+        batch.forward, batch.ahead = batch.ahead, None
+        return self._record(batch)
+
     def _record(self, batch: _Batch) -> list[Step]:
-        """Enter the emission into the books."""
+        """Enter what the last forward emitted into the books."""
         ledger = batch.ledger
-        batch.emission.counts.cpu()  # where the host waits for the device, once a round
+        emission, draft = batch.forward.fetch()  # where the host waits for the device, once a round
         now = self._clock.lap("verify")
-        kept = batch.kept = ledger.record(batch.emission, batch.draft, batch.block.num_states, now)
+        kept = batch.kept = ledger.record(emission, draft, batch.forward.block.num_states, now)
         steps = [
             Step(
                 int(ledger.ids[place]),
@@ -300,23 +324,40 @@ class Session:
         if len(live):
             self._batch.select(live)
         else:
-            self.target.select(torch.from_numpy(live).to(self.target.device))
+            self.target.select(to_device(live, self.target.device))
             self._batch = None
         self.drafter.select(live)
 
-    def _step(self, batch: _Batch) -> None:
-        """Draft, run one forward, emit."""
-        ledger, emission = batch.ledger, batch.emission
-        counts = torch.from_numpy(batch.kept * ledger.live).to(self.target.device)
-        choose = functools.partial(batch.emitters.choice, ledger.positions)
+    def _begin(self, batch: _Batch) -> Begun:
+        """Draft, begin one forward and its emission."""
+        ledger, emission = batch.ledger, batch.forward.emission
+        counts = to_device(batch.kept * ledger.live, self.target.device)
         self._clock.lap("host")
         unit = self.target.unit
         draft = self.drafter.propose(
-            Round(batch.block, emission.symbols, counts, ledger.histories(), unit, choose, ledger.room)
+            Round(
+                batch.forward.block,
+                emission.symbols,
+                counts,
+                ledger.histories(),
+                unit,
+                lambda most: batch.emitters.choice(ledger.positions, most),
+                ledger.room,
+            )
         )
         self._clock.lap("draft")
-        batch.draft, batch.block = draft, self.target.advance(emission.symbols, counts, draft.symbols)
-        batch.emission = batch.emitters.emit(batch.block, draft, unit, ledger.positions)
+        block = self.target.advance(emission.symbols, counts, draft.symbols)
+        emission = batch.emitters.emit(block, draft, unit, ledger.positions, self._graphs)
+        return Begun(block, draft, emission, self._goes_ahead)
+
+    def _begin_ahead(self, batch: _Batch) -> Begun:
+        """Begin the forward after one whose symbols are not known: without a draft, each row commits one unit."""
+        symbols, unit = batch.forward.emission.symbols, self.target.unit
+        draft = Draft(symbols[:, :0])
+        counts = torch.full((len(symbols),), unit, dtype=torch.int64, device=symbols.device)
+        block = self.target.advance(symbols, counts, draft.symbols)
+        emission = batch.emitters.emit(block, draft, unit, batch.ledger.positions + unit, self._graphs)
+        return Begun(block, draft, emission, self._goes_ahead)
 
 
 class _Clock:

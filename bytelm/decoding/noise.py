@@ -8,6 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bytelm.decoding.transfer import to_device
 from bytelm.errors import DecodingError
 
 _WORD = 0xFFFFFFFF
@@ -127,9 +128,7 @@ class GumbelNoise:
             return self._chunk_BNV[:, first : first + count]
         device = self._chunk_BNV.device
         rows_B1 = torch.arange(len(offset_B), device=device)[:, None]
-        return self._chunk_BNV[
-            rows_B1, torch.from_numpy(offset_B).to(device)[:, None] + torch.arange(count, device=device)
-        ]
+        return self._chunk_BNV[rows_B1, to_device(offset_B, device)[:, None] + torch.arange(count, device=device)]
 
     def _compute(
         self, positions: NDArray[np.int64], count: int, vocab: int, device: torch.device
@@ -137,7 +136,7 @@ class GumbelNoise:
         """The noise itself, see :meth:`__call__`."""
         assert positions.min() >= 0
         assert positions.max() < _WORD - _CHUNK_POSITIONS
-        start_B11 = torch.from_numpy(positions).to(device).view(-1, 1, 1)
+        start_B11 = to_device(positions, device).view(-1, 1, 1)
         position_BN1 = start_B11 + torch.arange(count, device=device).view(1, -1, 1)
         pair_11V = torch.arange((vocab + 1) // 2, device=device).view(1, 1, -1)
         low, high, row = self._seeds.to(device).unbind(1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bytelm.decoding import Run, Streamer
 from bytelm.decoding.drafters.auto import Memory
 from bytelm.errors import DecodingError, EncodingError
+from bytelm.graphs import CudaRecorder, Graphs, Lender
 from bytelm.hub.drafting import make_drafter
 from bytelm.hub.options import AllowedControls, GenerationOptions
 from bytelm.hub.output import Output, Score, Scores
@@ -39,6 +40,7 @@ class LanguageModel:
     def __init__(self, model: ByteLM, tokenizer: BaseTokenizer[Any], family: str = OURS) -> None:
         self.model, self.tokenizer, self.family = model, tokenizer, family
         self._speeds: dict[tuple[Law, bool, bool], Memory] = {}
+        self._graphs: tuple[tuple[int, ...], Lender] | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -66,9 +68,25 @@ class LanguageModel:
         """The model under one law, as :func:`bytelm.decoding.decode` takes it.
 
         A model of tokens, which had BOS between documents, is given prompts as they are; a prompt must not be empty.
+
+        Args:
+            law: of the model.
+            compiled: through ``torch.compile``, and on a CUDA GPU through CUDA graphs, too.
+            attention: what the positions of a prompt see.
         """
         bos = self.tokenizer.opening(self.config.patch)
-        return make_target(self.model, law, bos, compiled=compiled, attention=attention)
+        if not compiled or self.model.device.type != "cuda":
+            return make_target(self.model, law, bos, compiled=compiled, attention=attention)
+        return self._lender().lend(
+            lambda graphs: make_target(self.model, law, bos, compiled=True, attention=attention, graphs=graphs)
+        )
+
+    def _lender(self) -> Lender:
+        """Of graphs for the weights where they are now."""
+        where = tuple(part.data_ptr() for part in (*self.model.parameters(), *self.model.buffers()))
+        if self._graphs is None or self._graphs[0] != where:
+            self._graphs = where, Lender(lambda: Graphs(CudaRecorder(self.model.device)))
+        return self._graphs[1]
 
     def generate(
         self,

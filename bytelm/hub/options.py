@@ -47,7 +47,8 @@ class GenerationOptions:
             after every symbol. A row ends with the last symbol of the first one; its text, exactly after a string.
         eos_token_id: id, ids, or sequences of ids that end a text instead of EOS.
         allowed_controls: control strings that may stand in prompts.
-        compile: run the model through ``torch.compile``; the first calls take long.
+        compile: run the model through ``torch.compile``, on a CUDA GPU through CUDA graphs, too; the first calls take
+            long.
     """
 
     max_new_tokens: int = 160

@@ -1,5 +1,7 @@
 """What one forward of a byte model made known: states, and the laws that its heads read from them."""
 
+import dataclasses
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,21 +10,26 @@ from bytelm.model.byte_lm import ByteLM
 from bytelm.shapes import Counts, Logits, Symbols
 
 
+@dataclasses.dataclass(eq=False)
 class StatesBlock:
     """R states per row, each after a window of P bytes; the heads give the law of the ``unit`` bytes after each.
 
-    Args:
+    Attributes:
         model: its heads are used.
         unit: P under ``product`` and ``chain``, 1 under ``next``.
         h_BRD: the states.
         windows_BRP: the window that ends at each state.
+        num_states: R.
     """
 
-    def __init__(
-        self, model: ByteLM, unit: int, h_BRD: Float[Tensor, "B R D"], windows_BRP: Int[Tensor, "B R P"]
-    ) -> None:
-        self.model, self.unit, self.h_BRD, self.windows_BRP = model, unit, h_BRD, windows_BRP
-        self.num_states = h_BRD.shape[1]
+    model: ByteLM
+    unit: int
+    h_BRD: Float[Tensor, "B R D"]
+    windows_BRP: Int[Tensor, "B R P"]
+    num_states: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_states = self.h_BRD.shape[1]
 
     def logits(self, prefix: Int[Tensor, "B R _"]) -> Float[Tensor, "B R V"]:
         """Head N + 1 of every state after N symbols of its unit (independent heads do not look at them)."""

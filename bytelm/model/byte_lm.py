@@ -81,6 +81,7 @@ class ByteLM(nn.Module):
         self.next_patch = next_patch
         self.draft_heads = draft_heads
         self.state_tables = state_tables
+        self._num_windows_before = config.num_windows_before  # here, for torch.compile gives up on how it is found
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +113,7 @@ class ByteLM(nn.Module):
         self, windows_BTP: Windows, positions: Int[Tensor, "*_ T"], view: CacheView | DocumentView | None
     ) -> Int[Tensor, "B T _"]:
         """Each window behind those before it that the n-grams of this model reach into."""
-        num = self.config.num_windows_before
+        num = self._num_windows_before
         if not num:
             return windows_BTP
         before = view.before if isinstance(view, CacheView) else windows_before

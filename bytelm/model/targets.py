@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor
 
 from bytelm.compilation import compiled as compile_once
 from bytelm.errors import DecodingError
+from bytelm.graphs import Graphs, TensorInPlace
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, PromptAttention
-from bytelm.nn.kv_cache import CacheView, KVCache
-from bytelm.shapes import Counts, Hidden, Symbols, Windows
+from bytelm.model.reading import Forward, forward, num_windows, place, read_bytes, read_patches
+from bytelm.nn.kv_cache import KVCache
+from bytelm.shapes import Counts, Symbols
 
-_Positions = Int[Tensor, "B T"]
+_T = TypeVar("_T")
+
 _AnyNumber = Int[Tensor, "B _"]
 """Symbols whose number per row has nothing to do with the N of other arguments."""
 
@@ -35,6 +38,7 @@ def make_target(
     *,
     compiled: bool = False,
     attention: PromptAttention | None = None,
+    graphs: Graphs | None = None,
 ) -> "PatchTarget | NextTarget":
     """The target of ``law``; ``bos_patch`` (at least P bytes) is put before every prompt.
 
@@ -42,14 +46,16 @@ def make_target(
         bos_patch: of the model's symbols; for P = 1 it may be empty, and a prompt must then not be.
         compiled: run forwards of the body through ``torch.compile``.
         attention: what the positions of a prompt see; by default what the model was trained with. ``prefix`` for P = 1.
+        graphs: replay forwards by these, which nobody else may use as long as the target is there.
     """
     match law:
         case "next" if model.config.patch == 1:
-            return PatchTarget(model, bos_patch, compiled=compiled, attention=attention or model.config.prompt)
+            seen = attention or model.config.prompt
+            return PatchTarget(model, bos_patch, compiled=compiled, attention=seen, graphs=graphs)
         case "product" | "chain":
-            return PatchTarget(model, bos_patch, compiled=compiled)
+            return PatchTarget(model, bos_patch, compiled=compiled, graphs=graphs)
         case "next":
-            return NextTarget(model, bos_patch, compiled=compiled)
+            return NextTarget(model, bos_patch, compiled=compiled, graphs=graphs)
 
 
 class _StreamTarget:
@@ -58,24 +64,31 @@ class _StreamTarget:
     Attributes:
         max_guess: symbols that the model can guess beyond its law, for :class:`~bytelm.decoding.HeadsDrafter`.
         attention: what the positions of a prompt see.
+        asynchronous: whether the device computes while the host goes on.
+        graphs: by which forwards after the prompt are replayed, and what follows them; None: they are run.
     """
 
     unit: int
     max_guess: int
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
+    def __init__(
+        self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False, graphs: Graphs | None = None
+    ) -> None:
         assert len(bos_patch) >= model.config.patch or (len(bos_patch) == 0 and model.config.patch == 1)
         self.model, self.bos_patch, self.device = model, bos_patch, model.device
         self.vocab_size, self.patch = model.config.vocab_size, model.config.patch
+        self.graphs, self.asynchronous = graphs, self.device.type == "cuda"
         self.fixed_shapes = compiled
         self.attention: PromptAttention = "causal"
         self.cache: KVCache
         self._slots_B: Int[Tensor, " B"]
-        self._forward: _Forward = compile_once(_forward) if compiled else _forward
+        self._forward: Forward = compile_once(forward) if compiled else forward
 
     def new(self) -> "_StreamTarget":
         """A target of the same model and law that holds no rows yet."""
-        return copy.copy(self)  # of which ``start`` replaces what is of a batch
+        other = copy.copy(self)  # of which ``start`` replaces what is of a batch
+        other.graphs = None
+        return other
 
     def check_fits(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int]) -> None:
         """Refuse prompts that with their new symbols are longer than the model's context.
@@ -110,7 +123,7 @@ class _StreamTarget:
         """
         longest = max(len(stream) for stream in streams)
         windows_BTP = _padded(streams, longest, self.patch, self.device)
-        self.cache = self.model.new_cache(len(streams), max(capacity, longest))
+        self.cache = self._new_cache(len(streams), max(capacity, longest))
         picked, rows = None, torch.arange(len(streams), device=self.device)
         prefix = self.attention == "prefix"
         chunk = longest if prefix else PREFILL_CHUNK  # what sees a whole prompt must be read with it
@@ -118,20 +131,36 @@ class _StreamTarget:
             piece = windows_BTP[:, begin : begin + chunk]
             positions = torch.arange(begin, begin + piece.shape[1], device=self.device).expand(len(streams), -1)
             last_seen = torch.maximum(positions, pick[:, None]) if prefix else None
-            h_BTD = _forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
+            h_BTD = forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
             found = h_BTD[rows, (pick - begin).clamp(0, piece.shape[1] - 1)]
             inside = ((pick >= begin) & (pick < begin + piece.shape[1]))[:, None]
             picked = found if picked is None else torch.where(inside, found, picked)
         assert picked is not None
         return picked
 
-    def _read(
-        self, windows_BTP: Windows, rows: Int[Tensor, " B"] | None, positions: _Positions, num_slots: int
-    ) -> Hidden:
-        """States of new windows. Compiled, slots are read in steps, so that few numbers of slots occur."""
-        if self.fixed_shapes:
-            num_slots = -(-num_slots // _SLOT_STEP) * _SLOT_STEP
-        return self._forward(self.model, windows_BTP, self.cache, rows, positions, min(num_slots, self.cache.capacity))
+    def _new_cache(self, num_rows: int, capacity: int) -> KVCache:
+        """An empty cache; with graphs, the one of the run before where it has this size, with room for whole steps."""
+        if self.graphs is None:
+            return self.model.new_cache(num_rows, capacity)
+        context = self.model.config.context // self.patch
+        capacity = max(capacity, min(_in_steps(capacity), context))
+        cache = self.graphs.kept.pop("cache", None)
+        if isinstance(cache, KVCache) and (cache.num_rows, cache.capacity) == (num_rows, capacity):
+            cache.clear()
+        else:
+            del cache  # before there is another
+            cache = self.model.new_cache(num_rows, capacity)
+        self.graphs.kept["cache"] = cache
+        return cache
+
+    def _slots_read(self, num_slots: int) -> int:
+        """Slots that a forward looks at. Where shapes are fixed, in steps, so that few numbers of slots occur."""
+        in_steps = self.fixed_shapes or self.graphs is not None
+        return min(_in_steps(num_slots) if in_steps else num_slots, self.cache.capacity)
+
+    def _run(self, function: Callable[..., _T], *args: Any) -> _T:
+        """The function's result, replayed where there are graphs."""
+        return function(*args) if self.graphs is None else self.graphs.run(function, *args)
 
 
 class PatchTarget(_StreamTarget):
@@ -148,8 +177,9 @@ class PatchTarget(_StreamTarget):
         *,
         compiled: bool = False,
         attention: PromptAttention = "causal",
+        graphs: Graphs | None = None,
     ) -> None:
-        super().__init__(model, bos_patch, compiled=compiled)
+        super().__init__(model, bos_patch, compiled=compiled, graphs=graphs)
         self.unit, self.attention = model.config.patch, attention
         self.max_guess = 0 if model.next_patch is None else 4 * self.unit
         if model.draft_heads is not None:
@@ -171,15 +201,10 @@ class PatchTarget(_StreamTarget):
 
     def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
         """Commit whole patches, then read the last of them and the drafted ones after it."""
-        patches = counts // self.patch
-        last = (patches - 1).clamp(min=0)[:, None] * self.patch + torch.arange(self.patch, device=self.device)
-        windows_BTP = torch.cat((emitted.gather(1, last), draft), dim=1).unflatten(1, (-1, self.patch))
-        self._last_B = self._last_B + patches
-        num_read = windows_BTP.shape[1]
         self._longest = min(self._longest + emitted.shape[1] // self.patch, self.cache.capacity)
-        ahead = torch.arange(num_read, device=self.device)
-        positions = (self._last_B[:, None] + ahead).clamp(max=self.cache.capacity - 1)
-        h_BTD = self._read(windows_BTP, None, positions, self._longest + num_read - 1)
+        num_slots = self._slots_read(self._longest + draft.shape[1] // self.patch)
+        state = self._forward, self.model, self.cache, self._last_B
+        h_BTD, windows_BTP, self._last_B = self._run(read_patches, *state, emitted, counts, draft, num_slots)
         return StatesBlock(self.model, self.unit, h_BTD, windows_BTP)
 
     def select(self, rows: Int[Tensor, " _"]) -> None:
@@ -207,8 +232,10 @@ class NextTarget(_StreamTarget):
     lie in streams of their own; more of them follow each other in all streams.
     """
 
-    def __init__(self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False) -> None:
-        super().__init__(model, bos_patch, compiled=compiled)
+    def __init__(
+        self, model: ByteLM, bos_patch: NDArray[Any], *, compiled: bool = False, graphs: Graphs | None = None
+    ) -> None:
+        super().__init__(model, bos_patch, compiled=compiled, graphs=graphs)
         self.unit = 1
         self.max_guess = self.patch - 1
         self._bytes_BL: Int[Tensor, "B L"]
@@ -230,9 +257,9 @@ class NextTarget(_StreamTarget):
         data = np.zeros((len(strings), slots * patch), np.int64)
         for r, row in enumerate(strings):
             data[r, : len(row)] = row
-        self._bytes_BL = torch.from_numpy(data).to(device)
+        self._bytes_BL = self._new_bytes(torch.from_numpy(data).to(device))
         self._lengths_B = torch.from_numpy(lengths).to(device)
-        stream, slot = self._place(self._lengths_B - 1)
+        stream, slot = place(self._lengths_B - 1, patch)
         h = self._prefill(streams, slots, slot.repeat_interleave(patch))
         rows = torch.arange(len(strings), device=device)
         ends = self._lengths_B[:, None] - patch + torch.arange(patch, device=device)
@@ -241,49 +268,22 @@ class NextTarget(_StreamTarget):
 
     def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
         """Commit, then read the last committed byte and the draft."""
-        patch, num_read = self.patch, draft.shape[1] + 1
-        # Columns past a row's count land where its draft, or its next symbols, will overwrite them.
-        self._write(self._lengths_B, emitted)
-        self._lengths_B = self._lengths_B + counts
         self._longest = min(self._longest + emitted.shape[1], self._bytes_BL.shape[1])
-        self._write(self._lengths_B, draft)
-        # More windows than streams are read in all streams at once, and their number is filled up.
-        num_windows = num_read if num_read <= patch else -(-num_read // patch) * patch
-        ends_BN = self._lengths_B[:, None] - 1 + torch.arange(num_windows, device=self.device)
-        ends_BN = ends_BN.clamp(max=self._bytes_BL.shape[1] - 1)
-        rows_B = torch.arange(len(emitted), device=self.device)
-        offsets = torch.arange(1 - patch, 1, device=self.device)
-        windows_BNP = self._bytes_BL[rows_B[:, None, None], ends_BN[..., None] + offsets]
-        num_slots = -(-(self._longest + num_windows) // patch)
-        read = self._read_all if num_windows % patch == 0 else self._read_some
-        h_BND = read(windows_BNP, ends_BN, num_slots)
-        return StatesBlock(self.model, 1, h_BND[:, :num_read], windows_BNP[:, :num_read])
+        ahead = num_windows(draft.shape[1] + 1, self.patch)
+        num_slots = self._slots_read(-(-(self._longest + ahead) // self.patch))
+        state = self._forward, self.model, self.cache, TensorInPlace(self._bytes_BL), self._lengths_B
+        h_BND, windows_BNP, self._lengths_B = self._run(read_bytes, *state, emitted, counts, draft, num_slots)
+        return StatesBlock(self.model, 1, h_BND, windows_BNP)
 
-    def _read_some(
-        self, windows_BNP: Int[Tensor, "B N P"], ends_BN: Int[Tensor, "B N"], num_slots: int
-    ) -> Float[Tensor, "B N D"]:
-        """Fewer windows than streams: each in a stream of its own, whose slots are gathered."""
-        rows_B1 = torch.arange(len(ends_BN), device=self.device)[:, None]
-        stream_BN, slot_BN = self._place(ends_BN)
-        cache_rows = (rows_B1 * self.patch + stream_BN).flatten()
-        h = self._read(windows_BNP.flatten(0, 1)[:, None], cache_rows, slot_BN.flatten()[:, None], num_slots)
-        return h[:, 0].unflatten(0, ends_BN.shape)
-
-    def _read_all(
-        self, windows_BNP: Int[Tensor, "B N P"], ends_BN: Int[Tensor, "B N"], num_slots: int
-    ) -> Float[Tensor, "B N D"]:
-        """Whole rounds of the streams: all cache rows in order, read in place, T = N / P windows in each."""
-        patch = self.patch
-        rows_B1 = torch.arange(len(ends_BN), device=self.device)[:, None]
-        first_B1, _ = self._place(ends_BN[:, :1])
-        of_stream = (torch.arange(patch, device=self.device) - first_B1) % patch  # (B, P): the window of each stream
-        windows = windows_BNP.unflatten(1, (-1, patch))  # (B, T, P windows, P)
-        slots = self._place(ends_BN)[1].unflatten(1, (-1, patch))
-        by_stream = windows.transpose(1, 2)[rows_B1, of_stream].flatten(0, 1)
-        positions = slots.transpose(1, 2)[rows_B1, of_stream].flatten(0, 1)
-        h = self._read(by_stream, None, positions, num_slots).unflatten(0, (len(ends_BN), patch))
-        of_window = (first_B1 + torch.arange(patch, device=self.device)) % patch
-        return h[rows_B1, of_window].transpose(1, 2).flatten(1, 2)
+    def _new_bytes(self, bytes_BL: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """These bytes; with graphs, where those of the run before were, if they were as many."""
+        if self.graphs is None:
+            return bytes_BL
+        kept = self.graphs.kept.get("bytes")
+        if not isinstance(kept, Tensor) or kept.shape != bytes_BL.shape:
+            self.graphs.kept["bytes"] = bytes_BL
+            return bytes_BL
+        return kept.copy_(bytes_BL)
 
     def select(self, rows: Int[Tensor, " _"]) -> None:
         """Keep these rows, with all their streams."""
@@ -305,29 +305,9 @@ class NextTarget(_StreamTarget):
         """Forget the last bytes."""
         self._lengths_B = self._lengths_B - counts
 
-    def _place(self, ends: Tensor) -> tuple[Tensor, Tensor]:
-        """Stream and slot of the window that ends at byte ``ends``."""
-        begins = ends - (self.patch - 1)
-        return begins % self.patch, begins // self.patch
 
-    def _write(self, begins_B: Tensor, symbols: Symbols) -> None:
-        columns = begins_B[:, None] + torch.arange(symbols.shape[1], device=self.device)
-        self._bytes_BL.scatter_(1, columns.clamp(max=self._bytes_BL.shape[1] - 1), symbols)
-
-
-_Forward = Callable[..., Hidden]
-
-
-def _forward(
-    model: ByteLM,
-    windows_BTP: Windows,
-    cache: KVCache,
-    rows: Int[Tensor, " B"] | None,
-    positions: _Positions,
-    num_slots: int,
-    last_seen: _Positions | None = None,
-) -> Hidden:
-    return model(windows_BTP, CacheView(cache, rows, positions, num_slots, last_seen))
+def _in_steps(num_slots: int) -> int:
+    return -(-num_slots // _SLOT_STEP) * _SLOT_STEP
 
 
 def _by_row(num_new: int | Sequence[int], num_rows: int) -> NDArray[np.int64]:

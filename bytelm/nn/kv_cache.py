@@ -1,13 +1,16 @@
 """A preallocated key/value cache indexed by position: slots are overwritten, not moved, so roll-back is arithmetic."""
 
+from collections.abc import Hashable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bytelm.graphs import InPlace
 from bytelm.nn.ngram import ABSENT
 
 
-class KVCache:
+class KVCache(InPlace):
     """Keys and values of every block for a batch of streams.
 
     Rows are streams; slot ``t`` of a row holds the key and value of its patch position ``t``. Nothing records how much
@@ -43,9 +46,28 @@ class KVCache:
         return self.keys[0].shape[2]
 
     @property
+    def num_rows(self) -> int:
+        """Streams."""
+        return self.keys[0].shape[0]
+
+    @property
     def num_bytes(self) -> int:
         """Memory of all slots, in bytes."""
-        return sum(part.nbytes for part in (*self.keys, *self.values, self.windows))
+        return sum(part.nbytes for part in self._parts)
+
+    @property
+    def place(self) -> Hashable:
+        """Rows, slots and addresses."""
+        return self.num_rows, self.capacity, tuple(part.data_ptr() for part in self._parts)
+
+    def clear(self) -> None:
+        """Zeros again."""
+        for part in self._parts:
+            part.zero_()
+
+    @property
+    def _parts(self) -> list[Tensor]:
+        return [*self.keys, *self.values, self.windows]
 
     def select(self, rows: Int[Tensor, " _"]) -> None:
         """Keep these rows, in this order; a row named twice is copied. Block by block, so that little is held twice."""

@@ -124,6 +124,53 @@ def test_a_row_is_what_it_is_alone(draft, unit, drawn, leaving):
     assert session.totals.symbols == sum(map(len, streams.values()))
 
 
+class Ahead(ToyTarget):
+    """A device that computes while the host goes on: rows may have a forward after their end, and no more than one."""
+
+    asynchronous = True
+
+    def advance(self, emitted, counts, draft):
+        self._finished_B = torch.zeros_like(self._finished_B)
+        return super().advance(emitted, counts, draft)
+
+
+@pytest.fixture(scope="module")
+def nothing_is_compiled():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bytelm.decoding.emission.compiled", lambda function: function)
+        yield
+
+
+@pytest.mark.usefixtures("nothing_is_compiled")
+@pytest.mark.parametrize("unit", [1, 4])
+@given(
+    drawn=st.lists(st.tuples(st.integers(0, 6), ARRIVALS), min_size=1, max_size=5),
+    leaving=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 9)), max_size=3),
+    fixed_shapes=st.booleans(),
+)
+def test_a_row_is_what_it_is_alone_where_forwards_are_begun_ahead(unit, drawn, leaving, fixed_shapes):
+    schedule = [(when, arrival_of(**options)) for when, options in drawn]
+    session = Session(Ahead(LAW, unit, fixed_shapes=fixed_shapes))
+    results, streams = run(session, schedule, leaving)
+    total = assert_as_alone(schedule, results, streams, lambda: ToyTarget(LAW, unit))
+    assert set(results) >= set(range(total)) - {row for _, row in leaving}
+    assert session.totals.symbols == sum(map(len, streams.values()))
+
+
+@pytest.mark.usefixtures("nothing_is_compiled")
+@pytest.mark.parametrize("unit", [1, 4])
+@given(options=ARRIVALS)
+def test_books_and_forwards_of_runs_ahead(unit, options):
+    """The figures are those without; one forward more is run where a stop ends a run, and none where a limit does."""
+    arrival = arrival_of(**options)
+    targets = [ToyTarget(LAW, unit), Ahead(LAW, unit, fixed_shapes=True)]
+    plain, ahead = (alone(target, arrival) for target in targets)
+    assert dataclasses.replace(ahead.stats, parts=plain.stats.parts) == plain.stats
+    assert ahead.finish == plain.finish
+    more = targets[1].forwards - targets[0].forwards
+    assert more in ((0, 1) if "stop" in plain.finish else (0,))
+
+
 BYTE_MODELS = {"next": "independent", "product": "independent", "chain": "chained"}
 MIXED = [
     (0, Arrival(prompts=[random_bytes(21, 1), random_bytes(3, 2)], max_new=30, seed=3, sampling=SAMPLINGS[1])),
@@ -182,10 +229,8 @@ def test_a_bound_on_what_is_read_does_not_grow_with_the_rows_that_came_and_went(
     target = make_target(tiny_model("chained"), "chain", BOS)
     session = Session(target, drafter=LookupDrafter(16, min_match=1))
     seen = []
-    read = target._read
-    target._read = lambda windows, rows, positions, num_slots: (
-        seen.append(num_slots) or read(windows, rows, positions, num_slots)
-    )
+    read = target._forward
+    target._forward = lambda *args: seen.append(args[-1]) or read(*args)
     session.admit([Arrival(prompts=[np.zeros(40, np.uint8)], max_new=8)])
     for n in range(20):
         session.admit([Arrival(prompts=[np.zeros(40, np.uint8)], max_new=8, seed=n)])

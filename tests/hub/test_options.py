@@ -147,8 +147,8 @@ def test_rows_that_finish_leave_the_batch(counter):
         def spy(wanted, make=make, **options):
             nonlocal target
             target = make(wanted, **options)
-            read = target._read
-            target._read = lambda windows, *rest: rows.append(len(windows)) or read(windows, *rest)
+            read = target._forward
+            target._forward = lambda model, windows, *rest: rows.append(len(windows)) or read(model, windows, *rest)
             return target
 
         lm.make_target = spy

@@ -136,3 +136,13 @@ def test_one_document_is_read_as_without_boundaries():
     with torch.no_grad():
         torch.testing.assert_close(model(row, view), model(row), rtol=0, atol=1e-6)
     assert tiny_config().context >= 4 * row.shape[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_flex_attention_on_a_gpu_is_the_mask_on_a_cpu():
+    generator = torch.Generator().manual_seed(0)
+    first_BT = torch.tensor([[0] * 100 + [100] * 156, [*range(256)]])
+    q, k, v = (torch.randn(2, heads, 256, 32, generator=generator) for heads in (4, 2, 2))
+    expected = attend(q, k, v, dense_mask(first_BT))
+    found = attend(q.cuda(), k.cuda(), v.cuda(), flex_mask(first_BT.cuda()))
+    torch.testing.assert_close(found.cpu(), expected, atol=2e-3, rtol=2e-3)

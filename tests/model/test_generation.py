@@ -91,10 +91,10 @@ def test_nats_of_generation_are_those_of_scoring(law_and_model, sampling):
 
 def test_a_shifted_window_is_caught(monkeypatch):
     """Negative control: the naive loop notices a target that reads the window one byte early."""
-    from bytelm.model.targets import NextTarget
+    from bytelm.model import reading
 
-    plain = NextTarget._place
-    monkeypatch.setattr(NextTarget, "_place", lambda self, ends: plain(self, ends + (ends > 12)))
+    plain = reading.place
+    monkeypatch.setattr(reading, "place", lambda ends, patch: plain(ends + (ends > 12), patch))
     model, sampling = tiny_model(), SAMPLINGS["T=1"]
     expected, _ = naive_generate(model, "next", PROMPTS[:1], sampling, NEW, seed=3)
     with pytest.raises(AssertionError):

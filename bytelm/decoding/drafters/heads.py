@@ -10,8 +10,10 @@ from torch import Tensor
 
 from bytelm.compilation import compiled
 from bytelm.decoding.drafters.base import StatelessDrafter
+from bytelm.decoding.emission import DraftChoice
 from bytelm.decoding.protocols import Block, Choose, Draft, Round, Target
 from bytelm.errors import DecodingError
+from bytelm.graphs import Graphs
 from bytelm.shapes import Counts, Logits, Symbols
 
 
@@ -49,6 +51,7 @@ class HeadsDrafter(StatelessDrafter):
     def __init__(self, num: int) -> None:
         self.max_draft = num
         self._propose = _propose
+        self._graphs: Graphs | None = None
 
     def start(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
         """Check that the target's blocks can guess."""
@@ -58,12 +61,16 @@ class HeadsDrafter(StatelessDrafter):
                 f"draft 'heads': found {self.max_draft} symbols, expected at most {reach} for this model and law"
             )
         self._propose = compiled(_propose) if target.fixed_shapes else _propose
+        self._graphs = getattr(target, "graphs", None)
 
     def propose(self, round_: Round) -> Draft:
         """Draft (B, N), one symbol after another."""
         assert isinstance(round_.block, GuessingBlock)
-        num = self.max_draft
-        return self._propose(round_.block, round_.emitted, round_.counts.clamp(min=1), num, round_.choice(num))
+        counts, num = round_.counts.clamp(min=1), self.max_draft
+        choose = round_.choice(num)
+        if self._graphs is None or not isinstance(choose, DraftChoice) or choose.processor is not None:
+            return self._propose(round_.block, round_.emitted, counts, num, choose)
+        return self._graphs.run(self._propose, round_.block, round_.emitted, counts, num, choose)
 
 
 def _propose(block: GuessingBlock, emitted: Symbols, counts: Counts, num: int, choose: Choose) -> Draft:
