@@ -34,7 +34,9 @@ def differences(do_sample):
 
 @pytest.mark.skipif(native.core is None, reason="no native core here")
 @pytest.mark.parametrize("do_sample", [False, True])
-def test_outputs_and_nats_are_the_same_bits(do_sample):
+def test_outputs_and_nats_are_the_same_bits(do_sample, monkeypatch):
+    """Where many rows are the core's, too: those that go to torch have results of their own."""
+    monkeypatch.setattr(native, "has_unit", False)
     different, accepted = differences(do_sample)
     assert different == 0
     assert accepted > 5
