@@ -124,6 +124,8 @@ def generate(
     min_p: Annotated[float | None, _number("--min-p", "With --do-sample.")] = None,
     typical_p: Annotated[float | None, _number("--typical-p", "With --do-sample.")] = None,
     repetition_penalty: Annotated[float, _number("--repetition-penalty", "Above 1: what stood before, less.")] = 1.0,
+    frequency_penalty: Annotated[float, _number("--frequency-penalty", "Less of a symbol per use before.")] = 0.0,
+    presence_penalty: Annotated[float, _number("--presence-penalty", "Less of a symbol once it was used.")] = 0.0,
     no_repeat_ngram_size: Annotated[int, _whole("--no-repeat-ngram-size", "No run of N symbols twice.")] = 0,
     valid_text: Annotated[bool, typer.Option("--valid-text", help="Mask all that is no text of the encoding.")] = False,
     pattern: _Pattern = None,

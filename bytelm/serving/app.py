@@ -100,7 +100,7 @@ class _Routes:
         try:
             async with _until(deadline):
                 body = await self._body(request)
-                wanted = parse_completion(body, self.model, self.engine.limits)
+                wanted = parse_completion(body, self.model, self.engine.limits, self.engine.lm.config.vocab_size)
                 ticket = self.engine.submit(wanted)
                 answers = Answers(ticket, self.model, self.engine.lm.tokenizer)
                 if wanted.stream:

@@ -66,6 +66,13 @@ def test_options_of_sampling(client, plain_lm):
         answer = client.completions.create(model=NAME, prompt=PROMPT, extra_body=extra, **options)
         expected = plain_lm.generate([PROMPT], do_sample=True, temperature=1.3, seed=2, max_new_tokens=40, **extra)
         assert answer.choices[0].text == expected.texts[0]
+    counts = {"frequency_penalty": 0.5, "presence_penalty": -0.25}
+    first = plain_lm.generate([PROMPT], max_new_tokens=1).ids[0][0]
+    answer = client.completions.create(model=NAME, prompt=PROMPT, logit_bias={str(first): -100}, **counts, **options)
+    theirs = {"sequence_bias": {int(first): -100}, "do_sample": True, "temperature": 1.3, "seed": 2, **counts}
+    expected = plain_lm.generate([PROMPT], max_new_tokens=40, **theirs)
+    assert answer.choices[0].text == expected.texts[0]
+    assert first not in expected.ids[0]
     greedy = client.completions.create(model=NAME, prompt=PROMPT, temperature=0, max_tokens=40)
     assert greedy.choices[0].text == plain_lm.generate([PROMPT], max_new_tokens=40).texts[0]
 
@@ -197,9 +204,9 @@ REFUSED = {
     "stream": ["yes", 1],
     "stream_options": [{"include_usage": True}, 3],
     "echo": [1],
-    "frequency_penalty": [0.5],
-    "presence_penalty": [-1],
-    "logit_bias": [{"5": 1}],
+    "frequency_penalty": [2.5, "1", True],
+    "presence_penalty": [-3, []],
+    "logit_bias": [{"5": 101}, {"5": None}, {"5": "1"}, {"a": 1}, {"-1": 1}, {"\u0663": 1}, {"256": 1}, [1], []],
     "suffix": ["x"],
     "messages": [[]],
     "tools": [None],
