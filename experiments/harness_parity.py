@@ -36,6 +36,8 @@ from bytelm.evaluation.local_items import read_items  # noqa: E402
 
 TOKENS, END, CONTEXT, WIDTH = 50_257, 50_256, 1_024, 64
 TOLERANCE = 1e-4
+Request = tuple[str, int, int]
+"""Task, item, and which of its requests."""
 
 
 def configs() -> dict[str, PreTrainedConfig]:
@@ -67,16 +69,19 @@ def write(folder: Path, config: PreTrainedConfig, bpe: Path) -> None:
         shutil.copy(bpe / name, folder / name)
 
 
-def answers(results: dict[str, Any]) -> dict[tuple[str, int, int], tuple[float, bool]]:
-    """Log-likelihood, and whether it was greedy, of each request by (task, item, request)."""
-    found = {}
+def answers(results: dict[str, Any]) -> tuple[dict[Request, tuple[float, bool]], dict[Request, str]]:
+    """Log-likelihood of each request, and whether it was greedy; the text of each that generates."""
+    likelihoods, texts = {}, {}
     for task, samples in results["samples"].items():
         for sample in samples:
-            for n, response in enumerate(sample["resps"]):
-                value = response[0]
-                pair = value if isinstance(value, list | tuple) else (value, False)
-                found[task, sample["doc_id"], n] = float(pair[0]), str(pair[1]) == "True"
-    return found
+            for n, (value,) in enumerate(sample["resps"]):
+                key = task, sample["doc_id"], n
+                if isinstance(value, str):
+                    texts[key] = value.rstrip("\ufffd")  # what a limit leaves of a character is no text of ours
+                else:
+                    pair = value if isinstance(value, list | tuple) else (value, False)
+                    likelihoods[key] = float(pair[0]), str(pair[1]) == "True"
+    return likelihoods, texts
 
 
 def check_perplexities(ours: "harness.BytelmLM", rows: list[dict[str, Any]]) -> float:
@@ -87,13 +92,11 @@ def check_perplexities(ours: "harness.BytelmLM", rows: list[dict[str, Any]]) -> 
         texts = [item["text"] for item in items]
         total = ours.lm.score(texts).total
         words = sum(len(re.split(r"\s+", text)) for text in texts)
-        expected = {
-            "bits_per_byte": total.bits_per_byte,
-            "byte_perplexity": 2**total.bits_per_byte,
-            "word_perplexity": math.exp(total.nats / words),
-        }
         found = {row["metric"]: row["value"] for row in rows if row["task"] == task}
-        assert "bits_per_byte" in found
+        expected = {"bits_per_byte": total.bits_per_byte, "byte_perplexity": 2**total.bits_per_byte}
+        if "word_perplexity" in found:
+            expected["word_perplexity"] = math.exp(total.nats / words)
+        assert found.keys() == expected.keys()
         worst = max(worst, *(abs(value / expected[metric] - 1) for metric, value in found.items()))
     return worst
 
@@ -104,8 +107,9 @@ def compare(folder: Path) -> dict[str, Any]:
     theirs: Any = HFLM(pretrained=str(folder), batch_size=4, device="cpu", dtype="float32")
     tasks = ["bytelm_all"]
     results = [harness.evaluate(lm, harness.find_tasks(tasks), bootstrap=0) for lm in (ours, theirs)]
-    found, expected = map(answers, results)
+    (found, texts), (expected, their_texts) = map(answers, results)
     assert found.keys() == expected.keys()
+    assert texts.keys() == their_texts.keys()
     rows = [{(row["task"], row["metric"]): row["value"] for row in harness.rows_of(result)} for result in results]
     differences = [abs(found[key][0] - expected[key][0]) for key in found]
     return {
@@ -114,6 +118,8 @@ def compare(folder: Path) -> dict[str, Any]:
         "requests": len(found),
         "largest_difference_nats": max(differences),
         "same_greedy": sum(found[key][1] == expected[key][1] for key in found),
+        "texts": len(texts),
+        "same_texts": sum(texts[key] == their_texts[key] for key in texts),
         "metrics": len(rows[0]),
         "largest_relative_difference_of_metrics": max(
             abs(rows[0][key] - rows[1][key]) / max(abs(rows[1][key]), 1) for key in rows[0]
@@ -134,6 +140,7 @@ def main() -> int:
         found = compare(given.out / name)
         print(json.dumps(found), flush=True)
         well &= found["largest_difference_nats"] < TOLERANCE and found["same_greedy"] == found["requests"]
+        well &= found["same_texts"] == found["texts"]
         well &= found["largest_relative_difference_to_score"] < TOLERANCE
     return 0 if well else 1
 
