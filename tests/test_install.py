@@ -109,7 +109,7 @@ def test_every_data_file_goes_into_a_wheel():
     patterns = settings["package-data"]["bytelm"]
     taken = {path for pattern in patterns for path in (ROOT / "bytelm").glob(pattern)}
     listed = subprocess.run(["git", "ls-files", "bytelm"], cwd=ROOT, capture_output=True, text=True, check=True)
-    files = {ROOT / name for name in listed.stdout.split() if not name.endswith((".py", ".c"))}
+    files = {ROOT / name for name in listed.stdout.split() if not name.endswith((".py", ".c", ".h"))}
     assert len(files) > 4
     assert files - taken == set()
     packages = {
@@ -157,7 +157,12 @@ def environment(tmp_path):
 
 def install(interpreter, path, **changes):
     pip = [interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", str(path)]
-    subprocess.run(pip, check=True, env={**os.environ, **changes}, cwd=interpreter.parent)
+    subprocess.run(pip, check=True, env={**_environment(), **changes}, cwd=interpreter.parent)
+
+
+def _environment():
+    """That of this process; PYTHONPATH may name a checkout, which is not what is installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 WORKS = """
@@ -175,7 +180,8 @@ print("cores:", sum(importlib.util.find_spec(n) is not None for n in CORES))
 
 
 def cores(interpreter):
-    done = subprocess.run([interpreter, "-P", "-c", WORKS], capture_output=True, text=True, cwd=interpreter.parent)
+    code = [interpreter, "-P", "-c", WORKS]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=interpreter.parent, env=_environment())
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split("cores: ")[1])
 

@@ -12,7 +12,7 @@ BUILT_HERE = (".so", ".pyd")
 def main(folder: Path) -> int:
     """Compare the archives in ``folder`` with the files of the checkout; 0 where all is right."""
     listed = subprocess.run(["git", "ls-files", "bytelm"], capture_output=True, text=True, check=True).stdout.split()
-    wanted = {name for name in listed if not name.endswith(".c")}
+    wanted = {name for name in listed if not name.endswith((".c", ".h"))}
     wheels = {path.name.split("-")[-1].removesuffix(".whl"): files_of_wheel(path) for path in folder.glob("*.whl")}
     wrong = []
     for platform, files in sorted(wheels.items()):

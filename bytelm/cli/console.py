@@ -25,6 +25,11 @@ def set_quiet(wanted: bool) -> None:
     _quiet.set(wanted)
 
 
+def is_quiet() -> bool:
+    """Whether somebody asked for quiet."""
+    return _quiet.get()
+
+
 def shows_progress() -> bool:
     """Whether progress is shown: standard error is a terminal, and nobody asked for quiet."""
     from rich.console import Console

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -124,6 +124,8 @@ def generate(
     min_p: Annotated[float | None, _number("--min-p", "With --do-sample.")] = None,
     typical_p: Annotated[float | None, _number("--typical-p", "With --do-sample.")] = None,
     repetition_penalty: Annotated[float, _number("--repetition-penalty", "Above 1: what stood before, less.")] = 1.0,
+    frequency_penalty: Annotated[float, _number("--frequency-penalty", "Less of a symbol per use before.")] = 0.0,
+    presence_penalty: Annotated[float, _number("--presence-penalty", "Less of a symbol once it was used.")] = 0.0,
     no_repeat_ngram_size: Annotated[int, _whole("--no-repeat-ngram-size", "No run of N symbols twice.")] = 0,
     valid_text: Annotated[bool, typer.Option("--valid-text", help="Mask all that is no text of the encoding.")] = False,
     pattern: _Pattern = None,
@@ -150,8 +152,7 @@ def generate(
     _check_options(options)
     source, prompts = split_model(arguments or [], model)
     given = _no_prompts(prompts, prompts_file, trace, json) if interactive else read_prompts(prompts, prompts_file)
-    if stream and (texts := len(given) * num_return_sequences) > 1:
-        raise DecodingError(f"--stream: found {texts} texts to write, expected one")
+    _check_stream(stream, len(given) * num_return_sequences)
     lm = load_model(find_model(source), device, dtype=dtype, four_bit=four_bit, revision=revision, int8=int8)
     options |= {"allowed_controls": "all" if allow_controls else (), "draft": _open_draft(draft, lm, device, dtype)}
     _check_texts(lm, given, stop or [], options["allowed_controls"])
@@ -160,8 +161,7 @@ def generate(
     output = _decode(lm, given, stream, options)
     if not stream and not json:
         _write_texts(given, output, num_return_sequences, trace)
-    write_note(_describe(source, output))
-    return write_result(_summary(source, lm, given, seed, output), "", json)
+    return _write_figures(_describe(source, output), _summary(source, lm, given, seed, output), json)
 
 
 def _no_prompts(*others: Any) -> list[Prompt]:
@@ -213,6 +213,16 @@ def _check_options(options: dict[str, Any]) -> None:
         raise DecodingError(
             f"--draft: found {draft!r}, expected one of {', '.join(completions.DRAFTS)}, or the folder of a model"
         )
+
+
+def _write_figures(note: str, result: Mapping[str, Any], as_json: bool) -> None:
+    write_note(note)
+    write_result(result, "", as_json)
+
+
+def _check_stream(stream: bool, num_texts: int) -> None:
+    if stream and num_texts > 1:
+        raise DecodingError(f"--stream: found {num_texts} texts to write, expected one")
 
 
 def _check_texts(

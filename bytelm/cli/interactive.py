@@ -40,7 +40,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     **dict.fromkeys(("seed", "max_new_tokens", "min_new_tokens", "max_new_chars"), (int, "a whole number")),
     **dict.fromkeys(("num_draft_tokens", "top_k", "no_repeat_ngram_size"), (int, "a whole number")),
     **dict.fromkeys(("max_time", "temperature", "top_p", "min_p", "typical_p"), (float, "a number")),
-    **dict.fromkeys(("repetition_penalty",), (float, "a number")),
+    **dict.fromkeys(("repetition_penalty", "frequency_penalty", "presence_penalty"), (float, "a number")),
     **dict.fromkeys(("do_sample", "valid_text"), (_switch, "on or off")),
     **dict.fromkeys(("law", "attention", "pattern", "stop"), (str, "text")),
 }

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from bytelm.cli import training
 from bytelm.cli.arguments import resolve_encoding
 from bytelm.cli.config_errors import ConfigExplainer
-from bytelm.cli.console import shows_progress, write_error
+from bytelm.cli.console import is_quiet, shows_progress, write_error
 from bytelm.cli.examples import format_examples
 from bytelm.cli.resume import CONFIG_FILE, find_resumed, usual_loggers
 from bytelm.cli.twins import find_twin
@@ -187,6 +187,8 @@ class _CLI(LightningCLI):
             record.command = record.command or self.line
         if not shows_progress() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             settings.enable_progress_bar = False
+        if is_quiet() and not any(isinstance(callback, ModelSummary) for callback in callbacks):
+            settings.enable_model_summary = False
         trainer = super().instantiate_trainer(**kwargs)
         for logger in trainer.loggers:
             _ = logger.version  # looked up now: one that asks when another has made the folder takes the next number

@@ -13,6 +13,7 @@ from bytelm.decoding.generation import Trace as Trace
 from bytelm.decoding.loop import Arrival as Arrival
 from bytelm.decoding.loop import Session as Session
 from bytelm.decoding.loop import Step as Step
+from bytelm.decoding.processors import CountPenalty as CountPenalty
 from bytelm.decoding.processors import LogitBias as LogitBias
 from bytelm.decoding.processors import NoRepeatNgram as NoRepeatNgram
 from bytelm.decoding.processors import Processor as Processor

@@ -156,6 +156,35 @@ class RepetitionPenalty:
         return torch.where(state, penalised, logits)
 
 
+class CountPenalty:
+    """Lowers the logit of a symbol by how often it was generated: ``frequency`` for each time, ``presence`` once.
+
+    ``frequency_penalty`` and ``presence_penalty`` of OpenAI's completions; negative ones raise it. The prompt does not
+    count.
+
+    Raises:
+        DecodingError: a penalty is not finite.
+    """
+
+    def __init__(self, frequency: float = 0.0, presence: float = 0.0) -> None:
+        for name, value in (("frequency_penalty", frequency), ("presence_penalty", presence)):
+            if not math.isfinite(value):
+                raise DecodingError(f"{name}: found {value}, expected a number")
+        self.frequency, self.presence = float(frequency), float(presence)
+
+    def start(self, prompts: Sequence[NDArray[Any]], max_new: int, vocab: int, device: torch.device) -> State:
+        """How often each symbol was generated: float (B, V), exact up to 2**24."""
+        return torch.zeros(len(prompts), vocab, device=device)
+
+    def advance(self, state: Float[Tensor, "*B V"], symbols: Int[Tensor, "*B"]) -> State:
+        """With the new symbol."""
+        return state.scatter_add(-1, symbols[..., None], torch.ones_like(state[..., :1]))
+
+    def apply(self, state: Float[Tensor, "*B V"], logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+        """Lower what was generated."""
+        return logits - (self.frequency * state + self.presence * (state > 0)).to(logits.dtype)
+
+
 class NoRepeatNgram:
     """Forbids the symbol that would complete an n-gram that occurs before, in prompt and output.
 

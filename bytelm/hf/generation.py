@@ -28,7 +28,19 @@ _SAME = (
 )
 """Settings that have the same name and meaning here."""
 
-_OURS = ("law", "draft", "num_draft_tokens", "seed", "pattern", "valid_text", "max_new_chars", "verify", "compile")
+_OURS = (
+    "law",
+    "draft",
+    "num_draft_tokens",
+    "seed",
+    "pattern",
+    "valid_text",
+    "max_new_chars",
+    "verify",
+    "compile",
+    "frequency_penalty",
+    "presence_penalty",
+)
 """Options of ours that transformers does not know."""
 
 _READ = (

@@ -37,6 +37,8 @@ class GenerationOptions:
         temperature: logits are divided by it.
         top_k, top_p, min_p, typical_p: truncations of the distribution, in this order.
         repetition_penalty: makes symbols of prompt and output less likely.
+        frequency_penalty, presence_penalty: taken from the logit of a symbol of the output, for each time that it is
+            there, and once.
         no_repeat_ngram_size: no run of so many symbols occurs twice; 0 for no limit.
         sequence_bias: symbols, or sequences of them, to what is added to the logit that completes them.
         logits_processor: functions ``(input_ids (1, n), scores (1, V)) -> (1, V)``, called at every position with the
@@ -69,6 +71,8 @@ class GenerationOptions:
     min_p: float | None = None
     typical_p: float | None = None
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     no_repeat_ngram_size: int = 0
     sequence_bias: Mapping[int | Sequence[int], float] | None = None
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] = ()

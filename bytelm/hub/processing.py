@@ -8,6 +8,7 @@ from torch import Tensor
 from bytelm.decoding import Processor
 from bytelm.decoding.constraints import AutomatonMask
 from bytelm.decoding.processors import (
+    CountPenalty,
     LogitBias,
     NoRepeatNgram,
     Processors,
@@ -29,6 +30,8 @@ def make_processor(
     ends: Sequence[Sequence[int]] | None,
     sequence_bias: Mapping[int | Sequence[int], float] | None,
     repetition_penalty: float,
+    frequency_penalty: float,
+    presence_penalty: float,
     no_repeat_ngram_size: int,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor],
     valid_text: bool,
@@ -49,6 +52,8 @@ def make_processor(
         chosen.append(LogitBias(sequence_bias))
     if repetition_penalty != 1:
         chosen.append(RepetitionPenalty(repetition_penalty))
+    if frequency_penalty or presence_penalty:
+        chosen.append(CountPenalty(frequency_penalty, presence_penalty))
     if no_repeat_ngram_size:
         chosen.append(NoRepeatNgram(no_repeat_ngram_size))
     if min_new < 0 or min_new > max_new:

@@ -48,6 +48,8 @@ def make_arrival(
         ends=ends,
         sequence_bias=options.sequence_bias,
         repetition_penalty=options.repetition_penalty,
+        frequency_penalty=options.frequency_penalty,
+        presence_penalty=options.presence_penalty,
         no_repeat_ngram_size=options.no_repeat_ngram_size,
         logits_processor=options.logits_processor,
         valid_text=options.valid_text,

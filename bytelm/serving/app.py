@@ -100,7 +100,7 @@ class _Routes:
         try:
             async with _until(deadline):
                 body = await self._body(request)
-                wanted = parse_completion(body, self.model, self.engine.limits)
+                wanted = parse_completion(body, self.model, self.engine.limits, self.engine.lm.config.vocab_size)
                 ticket = self.engine.submit(wanted)
                 answers = Answers(ticket, self.model, self.engine.lm.tokenizer)
                 if wanted.stream:
@@ -138,7 +138,6 @@ class _Routes:
         if wanted.include_usage:
             yield sse(answers.body([], usage=answers.usage))
         yield sse("[DONE]")
-        self._end(200, ticket)
 
     def _end(self, status: int, ticket: Ticket | None) -> None:
         """Count a request, once, and let its rows go."""
@@ -178,11 +177,18 @@ class _EventStream(Response):
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._routes, self._ticket, self._answers, self._deadline = routes, ticket, answers, deadline
+        self._gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send."""
+
+        async def listen() -> Any:
+            message = await receive()
+            self._gone = message["type"] == "http.disconnect"
+            return message
+
         try:
-            await _while_connected(receive, self._send(send))
+            await _while_connected(listen, self._send(send))
         except BaseException as error:
             self._routes._end(_status(error), self._ticket)
             if not isinstance(error, _ClientGone | RequestError):
@@ -195,6 +201,9 @@ class _EventStream(Response):
             async with _until(self._deadline):
                 async for event in events:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
+                if self._gone:  # a send to nobody returns at once
+                    raise _ClientGone
+                self._routes._end(200, self._ticket)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except RequestError as error:
             self._routes._end(error.status, self._ticket)

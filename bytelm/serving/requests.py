@@ -15,12 +15,9 @@ MAX_STOP_CHARACTERS = 256
 _DEFAULT_MAX_TOKENS = 16
 _Default = TypeVar("_Default")
 _SHOWN = 60
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "suffix": (None, ""),
-    "logit_bias": (None, {}),
-}
+_MOST_PENALTY, _MOST_BIAS = 2, 100
+_DIGITS = 12
+_NEUTRAL: dict[str, tuple[Any, ...]] = {"suffix": (None, "")}
 """Fields of the API without a counterpart here, and the values of them that ask for nothing."""
 
 
@@ -59,13 +56,14 @@ class CompletionRequest:
         return len(self.prompts) * self.num_sequences
 
 
-def parse_completion(body: bytes, model: str, limits: Limits) -> CompletionRequest:
+def parse_completion(body: bytes, model: str, limits: Limits, vocab_size: int) -> CompletionRequest:
     """The request that a body of JSON makes.
 
     Args:
         body: as it was sent.
         model: the name of the model that is served.
         limits: of the server.
+        vocab_size: of the model.
     Raises:
         RequestError: a field that is unknown, unsupported, or has a wrong value; names it.
     """
@@ -92,6 +90,7 @@ def parse_completion(body: bytes, model: str, limits: Limits) -> CompletionReque
             "stop": list(stops),
             "seed": _seed(fields),
             **_sampling(fields),
+            **_processing(fields, vocab_size),
         },
         law=fields.text("law"),
         stops=stops,
@@ -211,6 +210,38 @@ def _sampling(fields: _Fields) -> dict[str, Any]:
     }
     given = {name: value for name, value in options.items() if value is not None}
     return {"do_sample": True, "temperature": 1.0 if temperature is None else temperature, **given}
+
+
+def _processing(fields: _Fields, vocab_size: int) -> dict[str, Any]:
+    """Options that change logits by what was generated, or always."""
+    options: dict[str, Any] = {}
+    for name in ("frequency_penalty", "presence_penalty"):
+        value = fields.number(name) or 0.0
+        if abs(value) > _MOST_PENALTY:
+            raise bad_request(
+                name, f"found {_shown(value)}, expected a number from -{_MOST_PENALTY} to {_MOST_PENALTY}"
+            )
+        options[name] = value
+    if biases := _biases(fields, vocab_size):
+        options["sequence_bias"] = biases
+    return options
+
+
+def _biases(fields: _Fields, vocab_size: int) -> dict[int, float]:
+    """What is added to the logit of each symbol."""
+    given = fields.take("logit_bias")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise bad_request("logit_bias", f"found {_shown(given)}, expected an object of symbols and numbers")
+    for key, value in given.items():
+        if not (key.isascii() and key.isdigit() and len(key) < _DIGITS and int(key) < vocab_size):
+            found = f"found the key {_shown(key)}"
+            raise bad_request("logit_bias", f"{found}, expected a symbol from 0 to {vocab_size - 1}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -_MOST_BIAS <= value <= _MOST_BIAS:
+            found = f"found {_shown(value)} for {key}"
+            raise bad_request("logit_bias", f"{found}, expected a number from -{_MOST_BIAS} to {_MOST_BIAS}")
+    return {int(key): float(value) for key, value in given.items()}
 
 
 def _include_usage(fields: _Fields, stream: bool) -> bool:

@@ -43,6 +43,7 @@ COMMANDS = {
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},
+        *{"--frequency-penalty", "--presence-penalty"},
         *{"--valid-text", "--pattern", "--trace", "--attention", "--dtype", "--four-bit", "--int8", "--revision"},
         "--interactive",
     },

@@ -112,6 +112,8 @@ def test_options_reach_the_library(run, chained_model):
         "min_p": 0.05,
         "typical_p": 0.9,
         "repetition_penalty": 1.2,
+        "frequency_penalty": 0.3,
+        "presence_penalty": 0.5,
         "no_repeat_ngram_size": 3,
         "max_new_chars": 4,
     }

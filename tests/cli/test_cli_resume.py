@@ -162,3 +162,12 @@ def test_a_disk_that_is_full(start, run, monkeypatch):
     assert err.splitlines()[-1] == f"bytelm: error: {path}: cannot be written: No space left on device"
     monkeypatch.undo()
     assert run("fit", "--resume", folder, "--json").json["step"] == 4
+
+
+def test_training_is_quiet(start, run):
+    folder, args = start("told", max_steps=1, enable_model_summary=True)
+    assert "Total params" in run(*args).err
+    folder, args = start("quiet", max_steps=1, enable_model_summary=True)
+    result = run(*args, "--quiet")
+    assert (result.status, result.err) == (0, "")
+    assert (folder / "model").is_dir()

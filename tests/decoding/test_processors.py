@@ -1,5 +1,6 @@
 """Processors against transformers', and states of many positions at once against a fresh start at each."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import LogitsProcessorList
 from transformers.generation import logits_process as theirs
 
 from bytelm.decoding import (
+    CountPenalty,
     LogitBias,
     NoRepeatNgram,
     Processor,
@@ -113,9 +115,26 @@ def test_every_position_has_what_transformers_and_a_fresh_start_give(name, promp
 
 
 @given(prompts_of_rows, st.data())
+def test_counts_are_of_what_was_generated(prompts, data):
+    """OpenAI's formula, one symbol after another; every number is dyadic, so that sums are exact."""
+    drafted = draw_drafts(data, len(prompts))
+    processor = CountPenalty(0.25, -1.5)
+    logits = torch.randint(-9, 9, (len(prompts), drafted.shape[1] + 1, VOCAB)).float()
+    logits[torch.rand_like(logits) < 0.1] = -math.inf
+    found = processor.apply(positions(processor, prompts, drafted), logits)
+    for row, place in itertools.product(range(len(prompts)), range(logits.shape[1])):
+        before = drafted[row, :place].tolist()
+        expected = [
+            logits[row, place, symbol] - 0.25 * before.count(symbol) - -1.5 * (symbol in before)
+            for symbol in range(VOCAB)
+        ]
+        assert found[row, place].tolist() == expected
+
+
+@given(prompts_of_rows, st.data())
 def test_a_state_expanded_to_branches_advances_each(prompts, data):
     """One state (B, …) as (B, R, …), each of the R branches after a symbol of its own; and back to one by choice."""
-    processor = Processors([make() for make in OURS.values()])
+    processor = Processors([*(make() for make in OURS.values()), CountPenalty(0.5, 0.25)])
     state = processor.start(arrays(prompts), 4, VOCAB, CPU)
     symbols = torch.arange(VOCAB).expand(len(prompts), VOCAB)
     branches = map_state(lambda tensor: tensor[:, None].expand(-1, VOCAB, *tensor.shape[1:]), state)
@@ -185,7 +204,7 @@ def test_a_sequence_is_suppressed_where_its_stop_would_end_the_row(min_new, unit
 
 
 def test_states_stay_in_range_when_advanced_too_far():
-    processor = Processors([*(make() for make in OURS.values()), SuppressUntil([[1, 2]], 3)])
+    processor = Processors([*(make() for make in OURS.values()), CountPenalty(1, 1), SuppressUntil([[1, 2]], 3)])
     state = processor.start(arrays([[1, 2], []]), 2, VOCAB, CPU)
     for symbol in [4, 0, 1, 2, 3] * 3:
         state = processor.advance(state, torch.tensor([symbol, 0]))
@@ -196,7 +215,8 @@ def test_states_stay_in_range_when_advanced_too_far():
 def test_nothing_waits_for_the_device_or_depends_on_values():
     """Tensors on the meta device have shapes and no values; whoever asks for one fails."""
     meta = torch.device("meta")
-    processor = Processors([*(make() for name, make in OURS.items() if name != "user"), SuppressUntil([[1, 2]], 3)])
+    others = CountPenalty(0.5), SuppressUntil([[1, 2]], 3)
+    processor = Processors([*(make() for name, make in OURS.items() if name != "user"), *others])
     state = processor.start(arrays([[1, 2], []]), 9, VOCAB, meta)
     state = map_state(lambda tensor: tensor[:, None].expand(-1, 3, *tensor.shape[1:]), state)
     state = processor.advance(state, torch.zeros(2, 3, dtype=torch.int64, device=meta))
@@ -239,6 +259,8 @@ def test_what_a_user_function_returns_is_checked(result):
         (lambda: LogitBias({5: 1.0}).start([], 1, VOCAB, CPU), "logit bias: found the symbol 5, expected 0 to 4"),
         (lambda: RepetitionPenalty(0.0), "repetition_penalty: found 0.0, expected"),
         (lambda: RepetitionPenalty(math.nan), "repetition_penalty: found nan, expected"),
+        (lambda: CountPenalty(math.nan), "frequency_penalty: found nan, expected"),
+        (lambda: CountPenalty(0.5, math.inf), "presence_penalty: found inf, expected"),
         (lambda: NoRepeatNgram(0), "no_repeat_ngram_size: found 0, expected"),
         (lambda: SuppressUntil([[]], 1), r"min_new_tokens: found the sequence \[\], expected"),
         (lambda: SuppressUntil([[1]], -1), "min_new_tokens: found -1, expected"),

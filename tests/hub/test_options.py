@@ -189,6 +189,8 @@ def test_a_pattern_is_matched_whatever_drafts(random_lm, pattern):
 def test_processors_are_the_same_with_drafts(lm):
     options = {
         "repetition_penalty": 1.3,
+        "frequency_penalty": 0.4,
+        "presence_penalty": 0.7,
         "no_repeat_ngram_size": 4,
         "sequence_bias": {5: -2.0, (3, 4): 1.5},
         "logits_processor": lambda ids, scores: scores - 0.3 * (ids[0, -1:].sum() % 7) * (scores > 0),

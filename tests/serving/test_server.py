@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import re
 import threading
 import time
@@ -65,10 +66,35 @@ def test_options_of_sampling(client, plain_lm):
         answer = client.completions.create(model=NAME, prompt=PROMPT, extra_body=extra, **options)
         expected = plain_lm.generate([PROMPT], do_sample=True, temperature=1.3, seed=2, max_new_tokens=40, **extra)
         assert answer.choices[0].text == expected.texts[0]
+    counts = {"frequency_penalty": 0.5, "presence_penalty": -0.25}
+    first = plain_lm.generate([PROMPT], max_new_tokens=1).ids[0][0]
+    answer = client.completions.create(model=NAME, prompt=PROMPT, logit_bias={str(first): -100}, **counts, **options)
+    theirs = {"sequence_bias": {int(first): -100}, "do_sample": True, "temperature": 1.3, "seed": 2, **counts}
+    expected = plain_lm.generate([PROMPT], max_new_tokens=40, **theirs)
+    assert answer.choices[0].text == expected.texts[0]
+    assert first not in expected.ids[0]
     greedy = client.completions.create(model=NAME, prompt=PROMPT, temperature=0, max_tokens=40)
     assert greedy.choices[0].text == plain_lm.generate([PROMPT], max_new_tokens=40).texts[0]
-    two = [client.completions.create(model=NAME, prompt=PROMPT, max_tokens=60) for _ in range(2)]
-    assert two[0].choices[0].text != two[1].choices[0].text, "without a seed, each answer has one of its own"
+
+
+def test_without_a_seed_each_answer_has_one_of_its_own(client, plain_lm):
+    """Equal by chance: four answers each, and at this temperature no symbol of 256 is likelier than 1 in 128.
+
+    Where all four end at once, by EOS, two requests are alike: 2**-56 at most.
+    """
+    options = {"temperature": 100, "max_tokens": 60, "n": 4}
+    two = [client.completions.create(model=NAME, prompt=PROMPT, **options) for _ in range(2)]
+    assert [choice.text for choice in two[0].choices] != [choice.text for choice in two[1].choices]
+    ranges = []
+
+    def flat(ids, scores):
+        ranges.append(float(scores.max() - scores.min()))
+        return scores
+
+    plain_lm.generate(
+        [PROMPT], do_sample=True, temperature=100, max_new_tokens=60, num_return_sequences=9, logits_processor=flat
+    )
+    assert math.exp(max(ranges) / 100) < 2, "as flat as the docstring says"
 
 
 def test_a_stream_adds_up_to_the_answer(client, plain_lm):
@@ -178,9 +204,9 @@ REFUSED = {
     "stream": ["yes", 1],
     "stream_options": [{"include_usage": True}, 3],
     "echo": [1],
-    "frequency_penalty": [0.5],
-    "presence_penalty": [-1],
-    "logit_bias": [{"5": 1}],
+    "frequency_penalty": [2.5, "1", True],
+    "presence_penalty": [-3, []],
+    "logit_bias": [{"5": 101}, {"5": None}, {"5": "1"}, {"a": 1}, {"-1": 1}, {"\u0663": 1}, {"256": 1}, [1], []],
     "suffix": ["x"],
     "messages": [[]],
     "tools": [None],

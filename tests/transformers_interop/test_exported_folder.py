@@ -11,10 +11,10 @@ from bytelm.hf.export import export_transformers
 from bytelm.hub import LanguageModel, save_checkpoint
 from bytelm.model import build_model
 
-
-def ids_of_generate(lm, prompts, **options):
-    """What ``bytelm generate`` gives: ids behind the prompt."""
-    return lm.generate(prompts, **options)
+IN_A_PROCESS = pytest.mark.parametrize(
+    "lm", [pytest.param("independent", marks=pytest.mark.slow), "chained"], indirect=True
+)
+"""Kinds of heads where a process, or a folder, is made for each; within this process both are always tested."""
 
 
 def check_usage(lm, found):
@@ -38,6 +38,7 @@ def check_usage(lm, found):
     return expected
 
 
+@IN_A_PROCESS
 def test_the_usage_script_of_the_reference_gives_what_bytelm_generate_gives(lm, folder, without_bytelm, tmp_path):
     without_bytelm("usage_script.py", folder, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
@@ -88,6 +89,7 @@ def test_bytelm_load_reads_the_folder_to_the_bit(lm, folder):
     assert all(torch.equal(expected[name], tensor) for name, tensor in loaded.model.state_dict().items())
 
 
+@IN_A_PROCESS
 def test_a_folder_is_replaced_by_another_export_and_by_nothing_else(lm, tmp_path):
     export_transformers(tmp_path / "out", lm)
     export_transformers(tmp_path / "out", lm)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from test_exported_folder import IN_A_PROCESS
 
 _LOAD = """
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -26,6 +27,7 @@ def test_import_bytelm_imports_neither_torch_nor_transformers():
     python("import bytelm, sys; assert not {'torch', 'transformers', 'bytelm.hf.modeling_bytelm'} & set(sys.modules)")
 
 
+@IN_A_PROCESS
 @pytest.mark.parametrize("first", ["bytelm", pytest.param("transformers", marks=pytest.mark.slow)])
 def test_bytelm_before_and_after_transformers(folder, first):
     imports = {
