@@ -16,6 +16,21 @@ def lookup(value: Any, field: str) -> Any:
     return value
 
 
+def with_text_speed(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell with ``default:text_chars_per_second``: the speed of plain decoding under its default law.
+
+    Models that have learned little write other text than they read, of controls or of the longest tokens. So the speed
+    is that of forwards, as measured, times the characters that one of them stands for in the text of the corpus.
+    """
+    default, plan = cell.get("default", {}), cell.get("plan", {})
+    per_forward, per_second = default.get("chars_per_forward"), default.get("chars_per_second")
+    if not per_forward or not per_second:
+        return cell
+    symbols = 1 if default["law"] == "next" else plan["patch"]
+    speed = per_second / per_forward * symbols / plan["symbols_per_char"]
+    return {**cell, "default": {**default, "text_chars_per_second": speed}}
+
+
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The cells that differ in their seed alone, by the name without it."""
     found: dict[str, list[dict[str, Any]]] = {}

@@ -24,15 +24,17 @@ class Trained:
         folder: of the model.
         text: whose ``test`` split is read.
         amounts: how much of it, the settings ``measure`` of the size.
+        device: that scores and draws. Speeds are those of the CPU, for prompts and one thread.
     """
 
     folder: Path
     text: Text
     amounts: dict[str, Any]
+    device: str = "cpu"
 
     def load(self) -> LanguageModel:
         """The model."""
-        return package.load(self.folder)
+        return package.load(self.folder, self.device)
 
     def pieces(self) -> list[str]:
         """Beginnings of held-out documents, evenly spread over the file, each of at most so many characters."""
@@ -52,14 +54,18 @@ def _likelihood(trained: Trained) -> dict[str, Any]:
     amounts = trained.amounts
     lines = trained.folder.parent / "held_out.jsonl"
     _write_pieces(lines, trained.pieces())
-    found = bytelm(
-        *("compare", trained.folder, "--data", lines, "--window", amounts["window"], "--context", amounts["window"]),
-        *("--prompts", amounts["prompts"], "--prompt-chars", amounts["prompt_chars"]),
-        *("--max-new-chars", amounts["new_chars"], "--drafts", "none,heads,lookup"),
-        *("--repeats", amounts["repeats"], "--threads", 1),
+    compare = "compare", trained.folder, "--data", lines, "--window", amounts["window"], "--context", amounts["window"]
+    generate = (
+        *("--prompts", amounts["prompts"], "--prompt-chars", amounts["prompt_chars"], "--threads", 1),
+        *("--max-new-chars", amounts["new_chars"], "--drafts", "none,heads,lookup", "--repeats", amounts["repeats"]),
     )
+    if trained.device == "cpu":
+        found = timed = bytelm(*compare, *generate)
+    else:
+        found = bytelm(*compare, "--prompts", 0, "--device", trained.device)
+        timed = bytelm(*compare, "--limit", 4 * amounts["prompts"], *generate)
     speeds: dict[str, Any] = {}
-    for speed in found["speeds"]:
+    for speed in timed["speeds"]:
         figures = {name: speed[name] for name in ("chars_per_forward", "chars_per_second")}
         speeds.setdefault(speed["law"], {})[speed["draft"]] = figures
     fields = ("bits_per_char", "bits_per_byte", "operations_per_char", "positions_per_char")
