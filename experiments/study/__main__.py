@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train and measure the cells of studies that are not finished")
     run.add_argument("numbers", nargs="+", metavar="NUMBER", help="01, 02, …; several are run seed by seed")
     run.add_argument("--only", metavar="CELL", action="append", help="cells whose names hold this; may be repeated")
-    run.add_argument("--results", type=Path, default=None, help="where results.json goes; default: the study's folder")
+    run.add_argument("--results", type=Path, default=None, help="for results.json, of each; default: where studies are")
     run.add_argument("--jobs", type=int, metavar="N", help="processes of one thread; default: in this one")
     run.add_argument("--minutes", type=float, metavar="M", help="end cells that are not done then (needs --jobs)")
     work = commands.add_parser("work", help="what --jobs starts: reads cells from standard input")

@@ -17,18 +17,21 @@ def lookup(value: Any, field: str) -> Any:
 
 
 def with_text_speed(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell with ``default:text_chars_per_second``: the speed of plain decoding under its default law.
+    """A cell with ``text_chars_per_forward`` and ``…_second`` of plain decoding under its default law.
 
-    Models that have learned little write other text than they read, of controls or of the longest tokens. So the speed
-    is that of forwards, as measured, times the characters that one of them stands for in the text of the corpus.
+    Models that have learned little write other text than they read, of controls or of the longest tokens. So these are
+    the characters that the symbols of a forward are in the text of the corpus, and that times forwards per second, as
+    measured.
     """
-    default, plan = cell.get("default", {}), cell.get("plan", {})
-    per_forward, per_second = default.get("chars_per_forward"), default.get("chars_per_second")
-    if not per_forward or not per_second:
+    default, plan = cell.get("default"), cell.get("plan", {})
+    if not default:
         return cell
-    symbols = 1 if default["law"] == "next" else plan["patch"]
-    speed = per_second / per_forward * symbols / plan["symbols_per_char"]
-    return {**cell, "default": {**default, "text_chars_per_second": speed}}
+    of_text = (1 if default["law"] == "next" else plan["patch"]) / plan["symbols_per_char"]
+    found = {"text_chars_per_forward": of_text}
+    per_forward, per_second = default.get("chars_per_forward"), default.get("chars_per_second")
+    if per_forward and per_second:
+        found["text_chars_per_second"] = per_second / per_forward * of_text
+    return {**cell, "default": {**default, **found}}
 
 
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -116,7 +116,7 @@ def run_studies(jobs: Sequence[Job], place: Place, together: Together, results: 
         jobs: cells.
         place: where they are run.
         together: how.
-        results: folder of ``results.json``; by default each study's own.
+        results: folder of folders with ``results.json``; by default the studies' own.
     Returns:
         Of each cell that failed, its name and why.
     """
@@ -178,10 +178,11 @@ def _train_and_measure(job: Job, place: Place, shop: Workshop, folder: Path) -> 
         "comparison": cell.comparison,
         "seed": cell.seed,
         "plan": planned.figures(settings["chars_per_window"]),
-        "train": train_cell(cell, planned, folder),
+        "train": train_cell(cell, planned, shop),
     }
     device = "cuda" if cell.settings["fit"]["trainer"]["accelerator"] == "gpu" else "cpu"
-    trained = Trained(Path(found["train"].pop("model")), planned.text, settings["measure"], device)
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = Trained(Path(found["train"].pop("model")), folder, planned.text, settings["measure"], device)
     for name in job.study.config["measure"]:
         found |= MEASURES[name](trained)
     found["load_average"] = os.getloadavg()[0]
@@ -194,11 +195,12 @@ def write_results(study: Study, place: Place, results: Path | None = None) -> di
     Args:
         study: whose cells.
         place: where they were run.
-        results: folder of the file; by default the study's own.
+        results: folder of the study's folder; by default where studies are.
     Returns:
         What the file says of this size.
     """
-    path, size, cells = (results or study.folder) / "results.json", place.size, study.cells(place.size)
+    path = study.results_file if results is None else results / study.folder.name / "results.json"
+    size, cells = place.size, study.cells(place.size)
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known = before.get(size, {}).get("cells", {})
     found = {

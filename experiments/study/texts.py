@@ -105,7 +105,7 @@ class Workshop:
 
     def _tokens(self, text: Text, vocab_size: int) -> Symbols:
         folder = self.out / "bpe" / f"{text.name}-{vocab_size}"
-        with self._alone("bpe"):
+        with self.alone("bpe"):
             if not (folder / "tokenizer.json").is_file():
                 bytelm("tokenizer", "train", text.files["train"], "--out", folder, "--vocab-size", vocab_size)
         tokenizer = BPETokenizer.from_folder(folder)
@@ -120,7 +120,7 @@ class Workshop:
 
     def _beginning(self, name: str, source: Path, least: int) -> Path:
         path = self.out / "texts" / f"{name}-train.jsonl"
-        with self._alone(name):
+        with self.alone(name):
             if not path.is_file():
                 taken, characters = [], 0
                 for document in iter_documents(source):
@@ -137,7 +137,7 @@ class Workshop:
             return asked
         name = f"dense-{text.name}-{asked['order']}"
         table = self.out / "encodings" / f"{name}.json"
-        with self._alone(name):
+        with self.alone(name):
             if not table.is_file():
                 table.parent.mkdir(parents=True, exist_ok=True)
                 order = asked["order"]
@@ -146,13 +146,13 @@ class Workshop:
 
     def _corpus(self, text: Text, split: str, encoding: str) -> Path:
         folder = self.out / "corpora" / f"{text.name}-{Path(encoding).stem}-{split}"
-        with self._alone(folder.name):
+        with self.alone(folder.name):
             if not (folder / "manifest.json").is_file():
                 bytelm("corpus", "build", text.files[split], "--encoding", encoding, "--out", folder, "--workers", 0)
         return folder
 
     @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
+    def alone(self, name: str) -> Iterator[None]:
         """While one process makes something, others that need it wait; its end, however it comes, lets them go on."""
         folder = self.out / "locks"
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class Workshop:
     def _written(self, name: str, texts: Callable[[], dict[str, list[str]]]) -> Text:
         folder = self.out / "texts"
         files = {split: folder / f"{name}-{split}.jsonl" for split in _SPLITS}
-        with self._alone(name):
+        with self.alone(name):
             if not all(path.is_file() for path in files.values()):
                 for split, documents in texts().items():
                     _write_documents(files[split], documents)

@@ -73,10 +73,11 @@ def work(tmp_path_factory):
 
 
 def run(work, number, *only, more=()):
-    args = ["run", number, "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results" / number)]
+    args = ["run", number, "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results")]
     status = main([*args, *more, *(part for cell in only for part in ("--only", cell))])
     assert status == 0
-    return json.loads((work / "results" / number / "results.json").read_text(encoding="utf-8"))["smoke"]["cells"]
+    file = work / "results" / read_study(number).folder.name / "results.json"
+    return json.loads(file.read_text(encoding="utf-8"))["smoke"]["cells"]
 
 
 def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
@@ -96,6 +97,19 @@ def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
     assert "bits per character" not in capsys.readouterr().out
     path = work / "out" / "smoke" / "01_encoding_heads_law" / wanted[0] / "seed0" / "cell.json"
     assert path.stat().st_mtime_ns == kept
+
+
+def test_what_two_studies_train_alike_is_trained_once(work):
+    """The body without tables is a cell of 06 and the reference of 03; one with tables is another model."""
+    trained = work / "out" / "smoke" / "trained"
+    (first,) = run(work, "06", "plain/dense-ja/").values()
+    before = set(trained.iterdir())
+    (same,) = run(work, "03", "operations/linear+none").values()
+    assert set(trained.iterdir()) == before
+    assert same["train"] == first["train"]
+    assert same["laws"] == first["laws"]
+    run(work, "03", "operations/linear+merger")
+    assert len(set(trained.iterdir()) - before) == 1
 
 
 def test_a_twin_with_tables_is_trained_from_the_same_command(work):
@@ -175,6 +189,8 @@ def test_the_speed_on_text_does_not_depend_on_what_was_written():
     assert with_text_speed(cell)["default"]["text_chars_per_second"] == pytest.approx(100 * 3.2)
     cell["default"]["law"] = "next"
     assert with_text_speed(cell)["default"]["text_chars_per_second"] == pytest.approx(100 * 0.8)
+    cell["default"]["chars_per_forward"] = 0
+    assert with_text_speed(cell)["default"] == {**cell["default"], "text_chars_per_forward": 0.8}
 
 
 @pytest.mark.slow
