@@ -1,22 +1,24 @@
 """The command line of the studies."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bytelm.errors import BytelmError
+from bytelm.errors import BytelmError, ConfigError
 
 from .grid import SIZES, find_studies, read_study
 from .render import render_index, render_study
-from .runner import run_study
+from .runner import Place, choose, run_here, run_studies
+from .team import run_in_processes, serve_cells
 
 _DATA = "BYTELM_STUDY_DATA"
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Obey one command; 2 for bad input, with one line that says what is wrong.
+    """Obey one command; 2 for bad input or a cell that failed, with one line that says what is wrong.
 
     Args:
         args: those of the process by default.
@@ -33,18 +35,23 @@ def main(args: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and measure the cells of a study that are not finished")
-    run.add_argument("number", help="01, 02, …")
-    run.add_argument("--size", choices=SIZES, default="cpu", help="smoke: seconds, embedded text; default: cpu")
+    run = commands.add_parser("run", help="train and measure the cells of studies that are not finished")
+    run.add_argument("numbers", nargs="+", metavar="NUMBER", help="01, 02, …; several are run seed by seed")
     run.add_argument("--only", metavar="CELL", action="append", help="cells whose names hold this; may be repeated")
-    run.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get(_DATA),
-        help=f"folder of ja_train.jsonl.xz and so on; default: ${_DATA}. The smoke size needs none",
-    )
-    run.add_argument("--out", type=Path, default=Path("runs/studies"), help="corpora, runs, finished cells")
-    run.add_argument("--results", type=Path, default=None, help="where results.json goes; default: the study's folder")
+    run.add_argument("--results", type=Path, default=None, help="for results.json, of each; default: where studies are")
+    run.add_argument("--jobs", type=int, metavar="N", help="processes of one thread; default: in this one")
+    run.add_argument("--minutes", type=float, metavar="M", help="end cells that are not done then (needs --jobs)")
+    work = commands.add_parser("work", help="what --jobs starts: reads cells from standard input")
+    for command in (run, work):
+        command.add_argument("--size", choices=SIZES, default="cpu", help="smoke: seconds, embedded text; default: cpu")
+        command.add_argument("--device", choices=["cpu", "cuda"], help="default: as the size has it")
+        command.add_argument("--out", type=Path, default=Path("runs/studies"), help="corpora, runs, finished cells")
+        command.add_argument(
+            "--data",
+            type=Path,
+            default=os.environ.get(_DATA),
+            help=f"folder of ja_train.jsonl.xz and so on; default: ${_DATA}. The smoke size needs none",
+        )
     render = commands.add_parser("render", help="write README.md and pictures from results.json")
     render.add_argument("number", nargs="?", help="01, 02, …; default: all, and the index")
     commands.add_parser("list", help="all studies, and what was run of them")
@@ -54,11 +61,11 @@ def _parser() -> argparse.ArgumentParser:
 def _obey(options: argparse.Namespace) -> None:
     match options.command:
         case "run":
-            study = read_study(options.number)
-            run_study(study, options.size, options.only or [], options.data, options.out, options.results)
-            if options.results is None and options.size != "smoke":
-                render_study(study)
-                render_index()
+            _run(options)
+        case "work":
+            answers = sys.stdout
+            with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
+                serve_cells(_place(options), sys.stdin, answers)
         case "render":
             for study in [read_study(options.number)] if options.number else find_studies():
                 render_study(study)
@@ -66,6 +73,27 @@ def _obey(options: argparse.Namespace) -> None:
         case "list":
             for study in find_studies():
                 print(f"{study.number}  {study.title}: {study.state()}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs: found {options.jobs}, expected a number > 0")
+    if options.minutes is not None and options.jobs is None:
+        raise ConfigError("--minutes: found without --jobs, expected both: only a process beside this one can be ended")
+    studies, place = [read_study(number) for number in options.numbers], _place(options)
+    jobs = choose(studies, options.size, options.only or [])
+    processes = None if options.jobs is None else run_in_processes(place, options.jobs, options.minutes)
+    failed = run_studies(jobs, place, processes or run_here(place), options.results)
+    if options.results is None and options.size != "smoke":
+        for study in studies:
+            render_study(study)
+        render_index()
+    if failed:
+        raise ConfigError(f"{len(failed)} of {len(jobs)} cells failed, the first one: {failed[0]}")
+
+
+def _place(options: argparse.Namespace) -> Place:
+    return Place(options.size, options.data, options.out, options.device)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """One cell: what it trains, for how long, and the run itself."""
 
 import copy
+import hashlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,17 +115,35 @@ def model_of(settings: dict[str, Any], symbols: Symbols) -> ModelConfig:
 _TWIN_TABLES = ("token_tables", "token_head_tables")
 
 
-def train_cell(cell: Cell, planned: Planned, folder: Path) -> dict[str, Any]:
-    """Train by ``bytelm fit``; the model is in ``FOLDER/model`` then.
+def train_cell(cell: Cell, planned: Planned, shop: Workshop) -> dict[str, Any]:
+    """Train by ``bytelm fit``, or find what a cell with the same settings, of any study, has trained.
 
     Args:
         cell: as its study has it.
         planned: what is trained.
-        folder: of the run.
+        shop: where the run is kept.
+    Returns:
+        The folder of the model, steps, and the time they took.
     """
+    settings = _settings(cell, planned)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    folder = shop.out / "trained" / digest
+    with shop.alone(digest):
+        path = folder / "trained.json"
+        if not path.is_file():
+            found = json.dumps(_train(settings, folder), indent=1)
+            partial = path.with_suffix(".partial")
+            partial.write_text(found + "\n", encoding="utf-8")
+            partial.replace(path)
+        trained: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return trained
+
+
+def _settings(cell: Cell, planned: Planned) -> dict[str, Any]:
+    """What ``bytelm fit`` is given, but for its folder."""
     settings = copy.deepcopy(merge(cell.settings["fit"], planned.symbols.fit))
     settings["seed_everything"] = cell.seed
-    settings["trainer"] |= {"max_steps": planned.steps, "default_root_dir": str(folder)}
+    settings["trainer"] |= {"max_steps": planned.steps}
     settings["model"] |= {"config": planned.model.to_dict(), "seed": cell.seed}
     settings["data"] |= {
         "window": planned.window,
@@ -135,6 +155,11 @@ def train_cell(cell: Cell, planned: Planned, folder: Path) -> dict[str, Any]:
     if (trained := cell.settings["study"].get("heads")) is not None:
         untrained = planned.model.patch - trained
         settings["model"]["loss"] = {"head_weights": [1.0] * trained + [0.0] * untrained}
+    return settings
+
+
+def _train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    settings = merge(settings, {"trainer": {"default_root_dir": str(folder)}})
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False), encoding="utf-8")

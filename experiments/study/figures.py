@@ -16,6 +16,24 @@ def lookup(value: Any, field: str) -> Any:
     return value
 
 
+def with_text_speed(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell with ``text_chars_per_forward`` and ``…_second`` of plain decoding under its default law.
+
+    Models that have learned little write other text than they read, of controls or of the longest tokens. So these are
+    the characters that the symbols of a forward are in the text of the corpus, and that times forwards per second, as
+    measured.
+    """
+    default, plan = cell.get("default"), cell.get("plan", {})
+    if not default:
+        return cell
+    of_text = (1 if default["law"] == "next" else plan["patch"]) / plan["symbols_per_char"]
+    found = {"text_chars_per_forward": of_text}
+    per_forward, per_second = default.get("chars_per_forward"), default.get("chars_per_second")
+    if per_forward and per_second:
+        found["text_chars_per_second"] = per_second / per_forward * of_text
+    return {**cell, "default": {**default, **found}}
+
+
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The cells that differ in their seed alone, by the name without it."""
     found: dict[str, list[dict[str, Any]]] = {}

@@ -99,14 +99,17 @@ class Study:
 
     def cells(self, size: str) -> list[Cell]:
         """All cells of a size, those of the first seed first."""
-        axes, shared = self.config["axes"], self.settings(size)
-        kept = self._size(size).get("axes", {})
+        axes, shared, sized = self.config["axes"], self.settings(size), self._size(size)
+        kept = sized.get("axes", {})
         names = [[name for name in axes[axis] if name in kept.get(axis, axes[axis])] for axis in axes]
+        comparisons = sized.get("comparisons", self.config.get("comparisons", ["plain"]))
+        left_out = [*self.config.get("leave_out", []), *sized.get("leave_out", [])]
         found = []
         for seed in shared["study"]["seeds"]:
-            for comparison, *chosen in itertools.product(self.config.get("comparisons", ["plain"]), *names):
+            for comparison, *chosen in itertools.product(comparisons, *names):
                 options = dict(zip(axes, chosen, strict=True))
-                if any(set(one.items()) <= set(options.items()) for one in self.config.get("leave_out", [])):
+                described = {*options.items(), ("comparison", comparison), ("seed", seed)}
+                if any(set(one.items()) <= described for one in left_out):
                     continue
                 settings = shared
                 for axis, name in options.items():

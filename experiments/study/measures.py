@@ -22,17 +22,21 @@ class Trained:
 
     Attributes:
         folder: of the model.
+        scratch: folder for what commands read.
         text: whose ``test`` split is read.
         amounts: how much of it, the settings ``measure`` of the size.
+        device: that scores and draws. Speeds are those of the CPU, for prompts and one thread.
     """
 
     folder: Path
+    scratch: Path
     text: Text
     amounts: dict[str, Any]
+    device: str = "cpu"
 
     def load(self) -> LanguageModel:
         """The model."""
-        return package.load(self.folder)
+        return package.load(self.folder, self.device)
 
     def pieces(self) -> list[str]:
         """Beginnings of held-out documents, evenly spread over the file, each of at most so many characters."""
@@ -40,26 +44,29 @@ class Trained:
         step = max(1, len(documents) // self.amounts["documents"])
         return [document[: self.amounts["characters"]] for document in documents[::step][: self.amounts["documents"]]]
 
-    def prompts(self) -> list[str]:
+    def prompts(self, number: int) -> list[str]:
         """Beginnings of held-out documents, to continue."""
         chars = self.amounts["prompt_chars"]
-        longer = [piece[:chars] for piece in self.pieces() if len(piece) > chars]
-        return longer[: self.amounts["prompts"]]
+        return [piece[:chars] for piece in self.pieces() if len(piece) > chars][:number]
 
 
 def _likelihood(trained: Trained) -> dict[str, Any]:
     """Bits, operations, sizes and speeds of every law, by ``bytelm compare`` on the pieces."""
     amounts = trained.amounts
-    lines = trained.folder.parent / "held_out.jsonl"
+    lines = trained.scratch / "held_out.jsonl"
     _write_pieces(lines, trained.pieces())
-    found = bytelm(
-        *("compare", trained.folder, "--data", lines, "--window", amounts["window"], "--context", amounts["window"]),
-        *("--prompts", amounts["prompts"], "--prompt-chars", amounts["prompt_chars"]),
-        *("--max-new-chars", amounts["new_chars"], "--drafts", "none,heads,lookup"),
-        *("--repeats", amounts["repeats"], "--threads", 1),
+    compare = "compare", trained.folder, "--data", lines, "--window", amounts["window"], "--context", amounts["window"]
+    generate = (
+        *("--prompts", amounts["prompts"], "--prompt-chars", amounts["prompt_chars"], "--threads", 1),
+        *("--max-new-chars", amounts["new_chars"], "--drafts", "none,heads,lookup", "--repeats", amounts["repeats"]),
     )
+    if trained.device == "cpu":
+        found = timed = bytelm(*compare, *generate)
+    else:
+        found = bytelm(*compare, "--prompts", 0, "--device", trained.device)
+        timed = bytelm(*compare, "--limit", 4 * amounts["prompts"], *generate)
     speeds: dict[str, Any] = {}
-    for speed in found["speeds"]:
+    for speed in timed["speeds"]:
         figures = {name: speed[name] for name in ("chars_per_forward", "chars_per_second")}
         speeds.setdefault(speed["law"], {})[speed["draft"]] = figures
     fields = ("bits_per_char", "bits_per_byte", "operations_per_char", "positions_per_char")
@@ -78,9 +85,9 @@ def _likelihood(trained: Trained) -> dict[str, Any]:
 
 def _undecodable(trained: Trained) -> dict[str, Any]:
     """The share of drawn output that is no text, by law."""
-    lm = trained.load()
-    tokens = trained.amounts["new_chars"] * 4
-    found = {law: measure_undecodable(lm, trained.prompts(), law, max_new_tokens=tokens) for law in lm.laws}
+    lm, drawn = trained.load(), trained.amounts["drawn"]
+    prompts = trained.prompts(drawn["prompts"])
+    found = {law: measure_undecodable(lm, prompts, law, max_new_tokens=drawn["symbols"]) for law in lm.laws}
     return {"undecodable": {law: {**asdict(one), "share": one.share} for law, one in found.items()}}
 
 
@@ -92,7 +99,8 @@ def _disk(trained: Trained) -> dict[str, Any]:
 def _acceptance(trained: Trained) -> dict[str, Any]:
     """How well drafts hold: laws, drafters, temperatures and rules."""
     amounts = trained.amounts
-    found = measure_acceptance(trained.load(), trained.prompts(), max_new_tokens=2 * amounts["new_chars"])
+    prompts = trained.prompts(amounts["prompts"])
+    found = measure_acceptance(trained.load(), prompts, max_new_tokens=2 * amounts["new_chars"])
     return {
         "acceptance": {
             f"{one.law}, {one.draft}, T = {one.temperature:g}, {one.verify}": {

@@ -1,5 +1,6 @@
 """Pictures of a study: one figure of its cells against another."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) ->
         path: of the picture.
         means: figures of each group, the mean over seeds.
         plot: ``x`` and ``y``, fields; ``xlabel`` and ``ylabel``; ``colour`` and ``marker``, names of axes; ``front``,
-            whether the points that no other beats are joined; ``prefix``, of the groups that are drawn.
+            whether the points that no other beats are joined; ``groups``, those that are drawn, as a glob.
         title: above it.
     """
     points = [
         (lookup(mean, plot["x"]), lookup(mean, plot["y"]), mean["options"], group)
         for group, mean in means.items()
-        if group.startswith(plot.get("prefix", ""))
+        if fnmatchcase(group, plot.get("groups", "*"))
     ]
     points = [point for point in points if None not in point[:2]]
     if not points:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from .figures import groups, lookup, means
@@ -64,8 +65,11 @@ def fill(template: str, study: Study) -> str:
 
     ``{{state}}``; ``{{table}}``, of ``columns``; ``{{picture | FILE | WORDS}}``, one of ``plots``;
     ``{{value | GROUP | FIELD | FORMAT}}``, of the mean over seeds;
-    ``{{ratio | GROUP | GROUP | FIELD | FORMAT}}``; ``{{least | PREFIX | FIELD | FORMAT}}``, the group that is lowest,
-    and its figure; ``{{keyed | FIELD | FIELD | FORMAT}}``, a table of the keys of a mapping against groups;
+    ``{{ratio | GROUP | GROUP | FIELD | FORMAT}}``; ``{{difference | GROUP | GROUP | FIELD | FORMAT}}``, the first less
+    the second; ``{{least | PREFIX | FIELD | FORMAT}}``, the group that is lowest, and its figure;
+    ``{{undercut | GLOB | GLOB | FIELD | FIELD}}``, how many groups of the second kind have one of the first that is no
+    higher in the first field (no lower, after ``-``) and lower in the second, and the others by name;
+    ``{{keyed | FIELD | FIELD | FORMAT}}``, a table of the keys of a mapping against groups;
     ``{{lists | FIELD | FIELD | FORMAT}}``, of its lists. A FIELD is names with colons between them.
     """
     size, results = _newest(study)
@@ -76,6 +80,8 @@ def fill(template: str, study: Study) -> str:
         "picture": lambda file, words: f"![{words}]({file})" if found else "",
         "value": lambda group, field, form=".3f": _shown(lookup(found.get(group), field), form),
         "ratio": lambda one, other, field, form=".2f": _ratio(found, one, other, field, form),
+        "difference": lambda one, other, field, form="+.3f": _difference(found, one, other, field, form),
+        "undercut": lambda one, other, cost, field: _undercut(found, one, other, cost, field),
         "least": lambda prefix, field, form=".3f": _least(found, prefix, field, form),
         "keyed": lambda field, inner, form=".3f": _keyed(found, field, inner, form),
         "lists": lambda field, inner, form=".2f": _lists(found, field, inner, form),
@@ -139,6 +145,30 @@ def _spread(values: list[Any], form: str = ".3f", scale: float = 1.0) -> str:
 def _ratio(cells: dict[str, Any], one: str, other: str, field: str, form: str) -> str:
     values = [lookup(cells.get(group), field) for group in (one, other)]
     return _NOT_RUN if None in values else format(values[0] / values[1], form)
+
+
+def _difference(cells: dict[str, Any], one: str, other: str, field: str, form: str) -> str:
+    values = [lookup(cells.get(group), field) for group in (one, other)]
+    return _NOT_RUN if None in values else format(values[0] - values[1], form)
+
+
+def _undercut(cells: dict[str, Any], one: str, other: str, cost: str, field: str) -> str:
+    sign = -1 if cost.startswith("-") else 1
+
+    def points(pattern: str) -> dict[str, tuple[float, float]]:
+        found = {
+            group: (lookup(mean, cost.removeprefix("-")), lookup(mean, field))
+            for group, mean in cells.items()
+            if fnmatchcase(group, pattern)
+        }
+        return {group: (sign * x, y) for group, (x, y) in found.items() if None not in (x, y)}
+
+    ours, theirs = points(one), points(other)
+    if not ours or not theirs:
+        return _NOT_RUN
+    kept = [group for group, (x, y) in theirs.items() if not any(a <= x and b < y for a, b in ours.values())]
+    named = f", not {', '.join(f'`{group}`' for group in kept)}" if kept else ""
+    return f"{len(theirs) - len(kept)} of {len(theirs)}{named}"
 
 
 def _least(cells: dict[str, Any], prefix: str, field: str, form: str) -> str:

@@ -1,8 +1,10 @@
 """Texts, corpora, encodings and tokenizers of a study: made once, kept in its output folder."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,13 +74,17 @@ class Workshop:
 
         Args:
             spec: ``name``, and either ``train``, ``valid`` and ``test``, names of files, or ``file``, which is split by
-                a hash of ``id``; ``where`` chooses documents by their fields.
+                a hash of ``id``; ``where`` chooses documents by their fields. With ``characters`` the first documents
+                of ``train`` are all there is, of at least so many.
         """
         name = "embedded" if self.embedded else spec["name"]
         if self.embedded:
             return self._written(name, self._embedded_texts)
         if "file" not in spec:
-            return Text(name, {split: self._source(spec[split]) for split in _SPLITS})
+            files = {split: self._source(spec[split]) for split in _SPLITS}
+            if least := spec.get("characters"):
+                files["train"] = self._beginning(name, files["train"], least)
+            return Text(name, files)
         return self._written(name, lambda: self._split_by_id(spec))
 
     def symbols(self, text: Text, study: dict[str, Any]) -> Symbols:
@@ -86,7 +92,8 @@ class Workshop:
 
         Args:
             text: that is read.
-            study: ``encoding``, a name or ``{order: …}`` (and ``on``, the text that decides the table); or ``bpe``.
+            study: ``encoding``, a name or ``{order: …}`` (and ``on``, the text that decides the table); or ``bpe``,
+                entries that are learned from the text.
         """
         if study.get("bpe"):
             return self._tokens(text, int(study["bpe"]))
@@ -98,8 +105,9 @@ class Workshop:
 
     def _tokens(self, text: Text, vocab_size: int) -> Symbols:
         folder = self.out / "bpe" / f"{text.name}-{vocab_size}"
-        if not (folder / "tokenizer.json").is_file():
-            bytelm("tokenizer", "train", text.files["train"], "--out", folder, "--vocab-size", vocab_size)
+        with self.alone("bpe"):
+            if not (folder / "tokenizer.json").is_file():
+                bytelm("tokenizer", "train", text.files["train"], "--out", folder, "--vocab-size", vocab_size)
         tokenizer = BPETokenizer.from_folder(folder)
         data = {split: str(self._corpus(text, split, "utf8")) for split in ("train", "valid")}
         characters = tokens = 0
@@ -110,22 +118,47 @@ class Workshop:
         fit = {"model": {"tokenizer": str(folder)}, "data": data}
         return Symbols(tokens / characters, fit, tokenizer.vocab_size)
 
+    def _beginning(self, name: str, source: Path, least: int) -> Path:
+        path = self.out / "texts" / f"{name}-train.jsonl"
+        with self.alone(name):
+            if not path.is_file():
+                taken, characters = [], 0
+                for document in iter_documents(source):
+                    taken.append(document.text)
+                    characters += len(document.text)
+                    if characters >= least:
+                        break
+                _write_documents(path, taken)
+        return path
+
     def _encoding(self, text: Text, asked: str | dict[str, Any]) -> str:
         """A name that ``--encoding`` takes: of the registry, or the path of a table that is fitted here."""
         if isinstance(asked, str):
             return asked
         name = f"dense-{text.name}-{asked['order']}"
         table = self.out / "encodings" / f"{name}.json"
-        if not table.is_file():
-            table.parent.mkdir(parents=True, exist_ok=True)
-            bytelm("encoding", "fit", text.files["train"], "--name", name, "--order", asked["order"], "--out", table)
+        with self.alone(name):
+            if not table.is_file():
+                table.parent.mkdir(parents=True, exist_ok=True)
+                order = asked["order"]
+                bytelm("encoding", "fit", text.files["train"], "--name", name, "--order", order, "--out", table)
         return str(table)
 
     def _corpus(self, text: Text, split: str, encoding: str) -> Path:
         folder = self.out / "corpora" / f"{text.name}-{Path(encoding).stem}-{split}"
-        if not (folder / "manifest.json").is_file():
-            bytelm("corpus", "build", text.files[split], "--encoding", encoding, "--out", folder, "--workers", 0)
+        with self.alone(folder.name):
+            if not (folder / "manifest.json").is_file():
+                bytelm("corpus", "build", text.files[split], "--encoding", encoding, "--out", folder, "--workers", 0)
         return folder
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """While one process makes something, others that need it wait; its end, however it comes, lets them go on."""
+        folder = self.out / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _source(self, name: str) -> Path:
         assert self.data is not None
@@ -137,11 +170,10 @@ class Workshop:
     def _written(self, name: str, texts: Callable[[], dict[str, list[str]]]) -> Text:
         folder = self.out / "texts"
         files = {split: folder / f"{name}-{split}.jsonl" for split in _SPLITS}
-        if not all(path.is_file() for path in files.values()):
-            folder.mkdir(parents=True, exist_ok=True)
-            for split, documents in texts().items():
-                lines = (json.dumps({"text": document}, ensure_ascii=False) + "\n" for document in documents)
-                files[split].write_text("".join(lines), encoding="utf-8")
+        with self.alone(name):
+            if not all(path.is_file() for path in files.values()):
+                for split, documents in texts().items():
+                    _write_documents(files[split], documents)
         return Text(name, files)
 
     def _embedded_texts(self) -> dict[str, list[str]]:
@@ -161,3 +193,13 @@ class Workshop:
             if not documents:
                 raise ConfigError(f"{spec['file']}: found no document for {split} with {where}, expected some")
         return found
+
+
+def _write_documents(path: Path, texts: Iterable[str]) -> None:
+    """JSON lines, the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8"
+    )
+    partial.replace(path)

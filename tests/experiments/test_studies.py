@@ -1,15 +1,19 @@
 """The studies: grids, the command at its smallest size, and READMEs that say what results.json says."""
 
+import fnmatch
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from study import grid, render
+from study import grid, render, team
 from study.__main__ import main
 from study.cells import model_of, plan_cell
-from study.figures import lookup, means
+from study.figures import lookup, means, with_text_speed
 from study.grid import SIZES, Study, find_studies, merge, read_study
+from study.runner import Place, choose
 from study.texts import Symbols, Workshop
 
 from bytelm.benchmarks.equal_cost import operations_per_character
@@ -51,10 +55,10 @@ def test_placeholders_name_what_the_grid_has(study):
     template = (study.folder / render.TEMPLATE).read_text(encoding="utf-8")
     for found in render._PLACEHOLDER.findall(template + study.config.get("learned", "")):
         kind, *args = (" ".join(part.split()) for part in found.split("|"))
-        if kind in ("value", "ratio"):
-            assert set(args[: 1 + (kind == "ratio")]) <= names
-        if kind == "least":
-            assert any(name.startswith(args[0]) for name in names)
+        if kind in ("value", "ratio", "difference"):
+            assert set(args[: 1 + (kind != "value")]) <= names
+        for pattern in {"least": [f"{args[0]}*"] if args else [], "undercut": args[:2]}.get(kind, []):
+            assert fnmatch.filter(names, pattern)
 
 
 def test_merging_replaces_values_and_takes_away():
@@ -68,11 +72,12 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
-def run(work, number, *only):
-    args = ["run", number, "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results" / number)]
-    status = main([*args, *(part for cell in only for part in ("--only", cell))])
+def run(work, number, *only, more=()):
+    args = ["run", number, "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results")]
+    status = main([*args, *more, *(part for cell in only for part in ("--only", cell))])
     assert status == 0
-    return json.loads((work / "results" / number / "results.json").read_text(encoding="utf-8"))["smoke"]["cells"]
+    file = work / "results" / read_study(number).folder.name / "results.json"
+    return json.loads(file.read_text(encoding="utf-8"))["smoke"]["cells"]
 
 
 def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
@@ -94,6 +99,19 @@ def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
     assert path.stat().st_mtime_ns == kept
 
 
+def test_what_two_studies_train_alike_is_trained_once(work):
+    """The body without tables is a cell of 06 and the reference of 03; one with tables is another model."""
+    trained = work / "out" / "smoke" / "trained"
+    (first,) = run(work, "06", "plain/dense-ja/").values()
+    before = set(trained.iterdir())
+    (same,) = run(work, "03", "operations/linear+none").values()
+    assert set(trained.iterdir()) == before
+    assert same["train"] == first["train"]
+    assert same["laws"] == first["laws"]
+    run(work, "03", "operations/linear+merger")
+    assert len(set(trained.iterdir()) - before) == 1
+
+
 def test_a_twin_with_tables_is_trained_from_the_same_command(work):
     (cell,) = run(work, "04", "plain/bpe4k-tables").values()
     assert cell["plan"]["table_parameters"] == 6 * 8192 * 32
@@ -106,6 +124,73 @@ def test_robustness_and_acceptance_are_measured(work):
     assert cell["robustness"]["emoji 10%"]["added"] != 0
     (cell,) = run(work, "05", "plain/dense-ja+chained").values()
     assert {"next, heads, T = 1, rejection", "chain, heads, T = 0.7, exact"} <= set(cell["acceptance"])
+
+
+def test_processes_find_what_one_process_finds(tmp_path):
+    wanted = "operations/dense-ja+chained", "operations/dense-spread+chained"
+    here, beside = run(tmp_path / "a", "01", *wanted), run(tmp_path / "b", "01", *wanted, more=["--jobs", "2"])
+    assert set(beside) == {f"{name}/seed0" for name in wanted}
+    for name, cell in here.items():
+        assert beside[name]["plan"] == cell["plan"]
+        assert beside[name]["laws"] == cell["laws"]
+
+
+def outcomes(tmp_path, minutes):
+    """Of one cell in a process of its own, with the time that it has."""
+    found, place = [], Place("smoke", None, tmp_path)
+    (job,) = choose([read_study("01")], "smoke", ["operations/utf8+chained"])
+    team.run_in_processes(place, 3, minutes)([job], lambda _, outcome: found.append(outcome))
+    assert not place.file(job.study, job.cell).exists()
+    return found
+
+
+def test_a_process_that_dies_costs_its_cell_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(team, "_PACKAGE", "study.no_such_module")
+    (outcome,) = outcomes(tmp_path, None)
+    assert not outcome.late
+    assert "the process ended, see" in outcome.error
+    assert "no_such_module" in (tmp_path / "smoke" / "logs" / "0.log").read_text(encoding="utf-8")
+
+
+def test_cells_are_ended_when_the_time_is_over(tmp_path):
+    assert outcomes(tmp_path, 0) == []
+    (outcome,) = outcomes(tmp_path, 0.5 / 60)
+    assert outcome.late
+    assert outcome.seconds < 5
+
+
+def test_one_seed_of_all_studies_comes_before_the_next_seed_of_any():
+    jobs = choose([read_study("04"), read_study("01")], "gpu", [])
+    seeds = [job.cell.seed for job in jobs]
+    assert seeds == sorted(seeds)
+    assert {job.study.number for job in jobs if job.cell.seed == 0} == {"01", "04"}
+
+
+def test_what_several_processes_need_is_made_once(tmp_path):
+    """Each has its own workshop in the same folder; locks are those of files."""
+    made = []
+
+    def texts():
+        made.append(time.sleep(0.2))
+        return {split: ["text"] for split in ("train", "valid", "test")}
+
+    shops = [Workshop(tmp_path, None, embedded=True) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda shop: shop._written("shared", texts), shops))
+    assert len(made) == 1
+
+
+def test_the_speed_on_text_does_not_depend_on_what_was_written():
+    """Half a character per forward was written, of the 3.2 that four bytes of the text are."""
+    cell = {
+        "default": {"law": "chain", "chars_per_forward": 0.5, "chars_per_second": 50.0},
+        "plan": {"patch": 4, "symbols_per_char": 1.25},
+    }
+    assert with_text_speed(cell)["default"]["text_chars_per_second"] == pytest.approx(100 * 3.2)
+    cell["default"]["law"] = "next"
+    assert with_text_speed(cell)["default"]["text_chars_per_second"] == pytest.approx(100 * 0.8)
+    cell["default"]["chars_per_forward"] = 0
+    assert with_text_speed(cell)["default"] == {**cell["default"], "text_chars_per_forward": 0.8}
 
 
 @pytest.mark.slow
@@ -165,6 +250,17 @@ def test_figures_come_from_results_alone(tmp_path):
     assert lookup(means(results["cpu"]), f"{group}:best:bits_per_char") == 5.25
 
 
+def test_who_lies_below_whose_frontier_is_computed():
+    """Cheaper and lower undercuts; cheaper or lower alone does not; after a minus more is better."""
+    figures = {"p/a1": (10, 5.0), "p/a2": (30, 4.0), "p/b1": (20, 5.5), "p/b2": (5, 6.0), "p/b3": (30, 4.0)}
+    cells = {name: {"cost": cost, "speed": -cost, "bits": bits} for name, (cost, bits) in figures.items()}
+    assert render._undercut(cells, "p/a*", "p/b*", "cost", "bits") == "1 of 3, not `p/b2`, `p/b3`"
+    assert render._undercut(cells, "p/a*", "p/b*", "-speed", "bits") == "1 of 3, not `p/b2`, `p/b3`"
+    assert render._undercut(cells, "p/b3", "p/a1", "bits", "cost") == "0 of 1, not `p/a1`"
+    assert render._undercut(cells, "p/a*", "p/c*", "cost", "bits") == "(not run)"
+    assert render._difference(cells, "p/a1", "p/a2", "bits", "+.1f") == "+1.0"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -172,6 +268,8 @@ def test_figures_come_from_results_alone(tmp_path):
         (["run", "01", "--data", "/nowhere"], "--data: /nowhere/ja_train.jsonl.xz: no such file"),
         (["run", "99"], "study: found '99', expected one of 01, 02"),
         (["run", "01", "--size", "smoke", "--only", "utf7"], "--only: found utf7, expected a part of operations/"),
+        (["run", "01", "--size", "smoke", "--minutes", "1"], "--minutes: found without --jobs, expected both"),
+        (["run", "01", "--size", "smoke", "--jobs", "0"], "--jobs: found 0, expected a number > 0"),
     ],
 )
 def test_errors_are_one_line(args, message, tmp_path, capsys, monkeypatch):
