@@ -2,8 +2,8 @@
 
 torch's kernel for that (flash attention) takes twice as long there as its products would, most of it in the backward
 pass. As in flash attention (Dao et al. 2022, arXiv:2205.14135, section 3.1) the backward pass makes the weights anew,
-so that memory is that of one block. Queries that were scaled, scores and weights are rounded to bfloat16; the softmax and
-sums of blocks are float32.
+so that memory is that of one block. Queries that were scaled, scores and weights are rounded to bfloat16; the softmax
+and sums of blocks are float32.
 """
 
 from collections.abc import Iterator
