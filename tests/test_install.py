@@ -142,6 +142,8 @@ def environment(tmp_path):
     def make(name):
         venv.create(tmp_path / name, with_pip=True)
         interpreter = tmp_path / name / "bin" / "python"
+        # That of Python 3.11 is older than the one we ask for, which is among the others.
+        subprocess.run([interpreter, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools"], check=True)
         place = subprocess.run(
             [interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
             capture_output=True,
