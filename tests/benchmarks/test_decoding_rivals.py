@@ -4,13 +4,13 @@ import sys
 
 import pytest
 import torch
+from support import tiny_model
 
 from bytelm.benchmarks import decoding_rivals, measure_rivals
 from bytelm.benchmarks.rival_models import build_llama
 from bytelm.encoding import get_encoding
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer
-from tests.support import tiny_model
 
 OURS = ["bytelm chain", "bytelm next"]
 

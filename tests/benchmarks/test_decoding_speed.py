@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+from support import tiny_model, trained_lm
 
 from bytelm.benchmarks import decoding, decoding_ways, measure_decoding
 from bytelm.benchmarks.decoding import PLAIN, DecodingRun, Way, summarise
@@ -11,7 +12,6 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import DecodingError, LawError
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer
-from tests.support import tiny_model, trained_lm
 
 RUN = DecodingRun(
     chars=30,

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from support import LAWS, tiny_model
 from torch import nn
 
 from bytelm.benchmarks import forwards as forwards_module
@@ -16,7 +17,6 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer
-from tests.support import LAWS, tiny_model
 
 CPU = torch.device("cpu")
 

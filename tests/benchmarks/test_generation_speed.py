@@ -1,6 +1,7 @@
 """Speeds of several models: the same prompts and numbers of characters for all, in turn, and figures of the outputs."""
 
 import pytest
+from support import trained_model
 
 from bytelm.benchmarks.generation_speed import check_generation, measure_generation, num_runs
 from bytelm.encoding import get_encoding
@@ -8,7 +9,6 @@ from bytelm.errors import DecodingError
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer
 from tests.hub.forced_model import cyclic_model
-from tests.support import trained_model
 
 PROMPTS = ["山のふもと", "祖母の"]
 DRAFTS = ["none", "heads"]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support import gptj_toy, tiny_model
 from torch import nn
 
 from bytelm.benchmarks import linear_layers, measure_linear, weight_bytes
@@ -11,7 +12,6 @@ from bytelm.encoding import get_encoding
 from bytelm.hub import LanguageModel
 from bytelm.model.presets import get_preset
 from bytelm.tokenizer import Tokenizer
-from tests.support import gptj_toy, tiny_model
 
 
 def bytes_model(kind="chained"):

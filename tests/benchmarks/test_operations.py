@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import BOS, tiny_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,7 +15,6 @@ from bytelm.model.config import MLPMergerConfig, NextPatchConfig
 from bytelm.model.targets import make_target
 from bytelm.nn.four_bit import FourBitLinear, FourBitWeight, code_book
 from bytelm.nn.kv_cache import CacheView
-from tests.support import BOS, tiny_config
 
 TOKENS = {
     "width": 24,

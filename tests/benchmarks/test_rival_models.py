@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from support import gptj_toy
 
 from bytelm.benchmarks.rival_models import build_gptj, build_rival, describe_rival, gptj_settings
 from bytelm.model import PRESETS
 from bytelm.model.axes import NormConfig
-from tests.support import gptj_toy
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,6 +6,7 @@ import torch
 from bpe_models import CONTEXT, folder_of
 from hypothesis import given
 from hypothesis import strategies as st
+from support import BOS, LAWS, TEXTS, Uncached, tiny_model
 
 import bytelm
 from bytelm.encoding import get_encoding
@@ -14,7 +15,6 @@ from bytelm.evaluation import text_windows
 from bytelm.evaluation.text_windows import TextWindow, count_symbols, cut_windows, score_windows
 from bytelm.hub import LanguageModel
 from bytelm.tokenizer import Tokenizer
-from tests.support import BOS, LAWS, TEXTS, Uncached, tiny_model
 
 DOCUMENTS = [f"{TEXTS[0]}\n{TEXTS[1][:9]}", "A boat, 二つの舟。", "雪"]
 

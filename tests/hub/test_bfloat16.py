@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from support import gptj_toy
 
 from bytelm.nn import native
-from tests.support import gptj_toy
 
 PROMPTS = ["A stone, a stone, a stone", "the sea and the", "b"]
 

@@ -5,6 +5,8 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from bpe_models import folder_of
+from support import gptj_toy
 from torch import nn
 
 import bytelm
@@ -14,8 +16,6 @@ from bytelm.hub.int8 import int8_copy, quantise_int8
 from bytelm.nn import linear as module
 from bytelm.nn import native
 from bytelm.nn.linear import linear
-from tests.bpe_models import folder_of
-from tests.support import gptj_toy
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from support import gptj_config, tiny_config
 from torch import nn
 
 from bytelm.model import build as build_module
@@ -12,7 +13,6 @@ from bytelm.model.build import build_noise_model
 from bytelm.model.config import ModelConfig
 from bytelm.model.layout import lay_out_for_decoding
 from bytelm.model.presets import get_preset
-from tests.support import gptj_config, tiny_config
 
 ALIBI = {"position": {"kind": "alibi"}}
 
