@@ -235,7 +235,7 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 
 def main() -> None:
-    """The command line of lm_eval, with ``--model bytelm`` and the tasks of this package's folder by their paths.
+    """The command line of lm_eval, with ``--model bytelm``; ``--include_path`` :data:`TASKS` gives it our tasks.
 
     Raises:
         ConfigError: lm_eval is not installed.

@@ -32,6 +32,7 @@ from bytelm.model.continuations import context_room
 from bytelm.model.laws import check_attention, check_law
 
 _BATCH_SIZE, _MAX_GEN_TOKS = 8, 256
+_DEFAULT_DEVICE = "cuda:0"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,7 +54,8 @@ class BytelmLM(LM):
 
     Args:
         path: a language model; or a folder, or an id of the hub, which is then loaded with the next arguments.
-        device, dtype, four_bit, revision, int8: as for :func:`bytelm.load`; ``dtype`` is a name.
+        device, dtype, four_bit, revision, int8: as for :func:`bytelm.load`; ``dtype`` is a name. ``cuda:0``, which the
+            harness gives where its user named no device, is the CPU where there is no GPU.
         law: what is scored and generated; the model's default for None.
         attention: what the positions of a prompt see; as trained for None.
         draft: how generation drafts; changes the speed alone.
@@ -95,7 +97,7 @@ class BytelmLM(LM):
             if isinstance(path, LanguageModel)
             else load(
                 path,
-                device,
+                "cpu" if device == _DEFAULT_DEVICE and not torch.cuda.is_available() else device,
                 dtype=None if dtype is None else _DTYPES[dtype],
                 four_bit=four_bit,
                 revision=revision,

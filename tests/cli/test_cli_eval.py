@@ -92,8 +92,8 @@ def test_the_harness_finds_the_model_through_our_door(model):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "bytelm.evaluation.harness", "run", "--model", "bytelm"),
-            *("--model_args", f"path={model},law=next", "--tasks", str(harness.TASKS / "bytelm_piqa.yaml")),
-            *("--limit", "2"),
+            *("--model_args", f"path={model},law=next", "--include_path", str(harness.TASKS)),
+            *("--tasks", "bytelm_piqa", "--limit", "2"),
         ],
         capture_output=True,
         text=True,

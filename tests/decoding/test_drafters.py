@@ -322,9 +322,8 @@ def test_padded_vocabularies():
 
         def __init__(self, inner, vocab):
             self.inner, self.vocab = inner, vocab
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
+            for name in ("unit", "vocab_size", "device", "fixed_shapes", "select", "rewind"):
+                setattr(self, name, getattr(inner, name))
 
         def _wrap(self, block):
             outer, logits = self, block.logits

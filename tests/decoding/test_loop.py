@@ -41,9 +41,8 @@ class Noting:
 
     def __init__(self, inner):
         self.inner, self.drafts = inner, []
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
+        self.name, self.max_draft = inner.name, inner.max_draft
+        self.start, self.select, self.observe = inner.start, inner.select, inner.observe
 
     def propose(self, round_):
         self.drafts.append(self.inner.propose(round_))
