@@ -47,7 +47,7 @@ class GenerationOptions:
         pattern: a regular expression over characters that the whole continuation must match.
         stop: one or several of: a string, or control string; bytes; ids; a callable ``stop(row, ids)`` that is asked
             after every symbol. A row ends with the last symbol of the first one; its text, exactly after a string.
-        eos_token_id: id, ids, or sequences of ids that end a text instead of EOS.
+        eos_token_id: id, ids, or sequences of ids that end a text instead of EOS; where they are text, as that text.
         allowed_controls: control strings that may stand in prompts.
         compile: run the model through ``torch.compile``, on a CUDA GPU through CUDA graphs, too; the first calls take
             long.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.decoding import SequenceStop, Stop
@@ -23,7 +24,8 @@ def make_stops(
         tokenizer: of the model.
         stop: one or several of: strings; control strings, which match the control alone; bytes (of byte models), an id
             or ids, which match wherever they stand; callables ``(row, generated) -> bool``, asked at every symbol.
-        ends: sequences of ids that end a text; EOS for None.
+        ends: sequences of ids that end a text; EOS for None. Those that are text or controls match where these stand,
+            and not inside another character, whose code may hold the same bytes.
         max_new_chars: whole characters after which a row ends; None for no limit.
     Raises:
         DecodingError: something else was found, or a limit below 1.
@@ -34,7 +36,7 @@ def make_stops(
     if ends is None:
         stops.append(_word_stop(tokenizer, tokenizer.eos))
     else:
-        stops += [SequenceStop(tuple(end)) for end in ends]
+        stops += [_end_stop(tokenizer, end) for end in ends]
     for number, item in enumerate(_listed(stop)):
         place = f"stop {number}"
         if isinstance(item, str) and not tokenizer.has_control(item):
@@ -105,6 +107,14 @@ def _ids(place: str, item: Any, vocab_size: int) -> tuple[int, ...]:
     if not all(0 <= i < vocab_size for i in ids):
         raise DecodingError(f"{place}: found {ids}, expected ids from 0 to {vocab_size - 1}")
     return ids
+
+
+def _end_stop(tokenizer: BaseTokenizer[Any], ids: Sequence[int]) -> SequenceStop:
+    try:
+        tokenizer.decode(list(ids))
+    except EncodingError:
+        return SequenceStop(tuple(ids))
+    return _word_stop(tokenizer, np.array(ids))
 
 
 def _word_stop(tokenizer: BaseTokenizer[Any], word: NDArray[Any]) -> SequenceStop:

@@ -9,8 +9,10 @@ import pytest
 from forced_model import cyclic_model
 from support import TEXTS
 
+from bytelm.encoding import get_encoding
 from bytelm.errors import DecodingError
 from bytelm.hub import GenerationOptions, LanguageModel
+from bytelm.hub.stopping import make_stops
 from bytelm.tokenizer import Tokenizer
 
 SAMPLED = {"do_sample": True, "seed": 4}
@@ -305,3 +307,17 @@ def test_every_option_is_documented():
     documented = GenerationOptions.__doc__
     for name in GenerationOptions.__dataclass_fields__:
         assert re.search(rf"\b{name}\b", documented), name
+
+
+def test_ids_that_are_text_end_a_text_where_that_text_stands():
+    """In a dense code the second byte of one character is the only one of another."""
+    tokenizer = Tokenizer(get_encoding("dense-ja"))
+    newline = tokenizer.encode("\n").tolist()
+    character = next(c for c in map(chr, range(0x4E00, 0xA000)) if tokenizer.encode(c).tolist()[1:] == newline)
+    generated = tokenizer.encode(f"あ{character}\n")
+    stop = make_stops(tokenizer, [], [newline], None)[0][0]
+    assert [stop(0, generated[:n]) for n in range(1, len(generated) + 1)] == [False] * (len(generated) - 1) + [True]
+    half = tokenizer.encode(character).tolist()[:1]
+    assert make_stops(tokenizer, [], [half], None)[0][0](0, generated[:-2]), (
+        "what is no text matches wherever it stands"
+    )
