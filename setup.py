@@ -1,4 +1,6 @@
-"""The native cores: of the encodings, of linear layers, and of tables' rows in training. All else is in pyproject.toml.
+"""The native cores: of the encodings, of linear layers, and of norms, rotations and tables' rows in training.
+
+All else is in pyproject.toml.
 
 Where there is no C compiler, what cannot be built is left out, and numpy and torch do the work. ``BYTELM_NATIVE=0``
 leaves it out always: so is made the wheel that fits every platform, which pip takes where no other one fits.
@@ -16,6 +18,13 @@ CORES = [
         ["bytelm/nn/_rows.c", "bytelm/nn/_rows_dot.c"],
         depends=["bytelm/nn/_rows_dot.h"],
         extra_compile_args=["-O3", "-fopenmp"],
+        extra_link_args=["-fopenmp"],
+        optional=True,
+    ),
+    Extension(
+        "bytelm.nn._elementwise",
+        ["bytelm/nn/_elementwise.c"],
+        extra_compile_args=["-O3", "-fno-math-errno", "-ffp-contract=off", "-fopenmp"],
         extra_link_args=["-fopenmp"],
         optional=True,
     ),

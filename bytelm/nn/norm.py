@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bytelm.nn.elementwise import is_elementwise, rms_norm
+
 
 class RMSNorm(nn.Module):
     """``x / sqrt(mean(x^2) + eps) * weight`` (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4), in float32.
@@ -22,6 +24,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Normalise each vector."""
+        if is_elementwise(x, self.weight):
+            return rms_norm(x, self.weight, self.eps)
         y = x.float()
         y = y * (y.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         return y.to(x.dtype) * self.weight

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bytelm.nn.elementwise import is_elementwise, turn
+
 Angles = tuple[Float[Tensor, "*B 1 T E"], Float[Tensor, "*B 1 T E"]]
 """Cosines, and sines whose first half is negative."""
 
@@ -26,6 +28,8 @@ def rotate(
     """Turn each pair (i, i + F/2) of the first F dimensions of a head by its angle; ``cos`` and ``sin`` from
     :func:`rotary_angles`.
     """
+    if is_elementwise(x_BHTE, cos, sin):
+        return turn(x_BHTE, cos, sin)
     width = cos.shape[-1]
     if width < x_BHTE.shape[-1]:
         turned = rotate(x_BHTE[..., :width], cos, sin)

@@ -66,6 +66,7 @@ def _unit_for_bfloat16(monkeypatch):
     """Plans are of GPUs, whose attention keeps its result, too; CPUs keep less, or more where they lack the unit."""
     monkeypatch.setattr("bytelm.nn.widened.has_unit", True)
     monkeypatch.setattr("bytelm.nn.blocked_attention.has_unit", False)
+    monkeypatch.setattr("bytelm.nn.elementwise.core", None)
 
 
 def make_module(config, precision, *, checkpointing=False):
