@@ -57,7 +57,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 # torch first and alone: its pin is the CPU build, and nothing after it may ask for another.
-$(INSTALLED): pyproject.toml setup.py constraints.txt bytelm/encoding/_kernel.c bytelm/nn/_rows.c bytelm/nn/_rows_dot.c bytelm/nn/_elementwise.c bytelm/training/_row_adamw.c
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard bytelm/*/*.c bytelm/*/*.h)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bytelm needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -51,12 +51,12 @@ LAWS = [
 def tiny_config(kind="chained", tables=False, **changes) -> ModelConfig:
     """Width 32, 2 blocks; ``changes`` replace fields of the model."""
     ngrams = {"orders": [2, 3, 4], "rows": 61} if tables else None
-    heads = {"kind": kind} if kind == "independent" else {"kind": kind, "byte_width": 8, "inner": 16, "tables": ngrams}
+    heads = {"kind": kind} if kind == "independent" else {"kind": kind, "byte_width": 16, "inner": 16, "tables": ngrams}
     config = ModelConfig.from_dict(
         {
             "width": 32,
             "num_blocks": 2,
-            "attention": {"num_heads": 4, "num_kv_heads": 2, "head_width": 8},
+            "attention": {"num_heads": 4, "num_kv_heads": 2, "head_width": 16},
             "feedforward": {"inner": 48},
             "merger": {"byte_width": 12, "tables": ngrams},
             "heads": heads,

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from bytelm.nn.embedding import embedding
 from bytelm.nn.linear import Linear
+from bytelm.nn.native_body import fits, head_logits, is_hooked, is_plain, takes
 from bytelm.nn.ngram import NgramTables
+from bytelm.nn.norm import RMSNorm
 from bytelm.shapes import Hidden, Windows
 
 
@@ -71,6 +73,9 @@ class ChainedHeads(nn.Module):
         self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"]:
         """Logits of head N + 1 after a prefix of N bytes of the patch."""
+        found = self._in_core(h_BD, window_BP, prefix_BN) if takes(h_BD) else None
+        if found is not None:
+            return found
         n = prefix_BN.shape[-1]
         s_BD = h_BD
         if n > 0:
@@ -78,3 +83,21 @@ class ChainedHeads(nn.Module):
         if self.tables is not None:
             s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
         return self.unembeddings[n % len(self.unembeddings)](self.norm(s_BD))
+
+    def _in_core(
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
+    ) -> Float[Tensor, "*B V"] | None:
+        """:meth:`step` in one call of the native core; None where it cannot read these weights."""
+        n, dtype = prefix_BN.shape[-1], h_BD.dtype
+        unembedding, norm = self.unembeddings[n % len(self.unembeddings)], self.norm
+        mlp = self.prefix_mlps[n - 1] if n > 0 else None
+        layers = [unembedding, *(() if mlp is None else mlp.children())]  # up, then down
+        if not isinstance(norm, RMSNorm) or not all(map(is_plain, layers)) or is_hooked(self.modules()):
+            return None
+        weights = [self.embedding.weight, norm.weight, *(part for layer in layers for part in layer.parameters())]
+        if prefix_BN.shape[:-1] != h_BD.shape[:-1] or not all(fits(part, dtype) for part in weights):
+            return None
+        added = None if self.tables is None else self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
+        if added is not None and added.dtype != dtype:
+            return None
+        return head_logits(h_BD, added, prefix_BN, self.embedding.weight, norm, *weights[2:])

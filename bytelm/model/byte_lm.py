@@ -15,6 +15,7 @@ from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.document_view import DocumentView
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.nn.merger import ConcatMerger, TokenEmbedding
+from bytelm.nn.native_body import run_blocks
 from bytelm.nn.ngram import NgramTables, windows_before
 from bytelm.shapes import Hidden, Windows
 
@@ -105,8 +106,7 @@ class ByteLM(nn.Module):
         places = self.position(positions, None if view is None else view.mask_B1TS)
         symbols_BTN = self._with_windows_before(windows_BTP, positions, view)
         x_BTD = self.merger(symbols_BTN, positions)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, places, view)
+        x_BTD = run_blocks(self.blocks, x_BTD, places, view)
         return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
 
     def _with_windows_before(

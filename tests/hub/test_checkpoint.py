@@ -14,6 +14,7 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import CheckpointError
 from bytelm.hub import checkpoint as checkpoint_module
 from bytelm.hub.checkpoint import load_checkpoint, save_checkpoint
+from bytelm.nn import native
 
 
 def same_weights(model, other):
@@ -278,9 +279,14 @@ def test_version_1_with_a_part_missing(folder):
     refused(folder, r"parameter blocks\.1\.attention\.key\.weight is missing")
 
 
-def test_wide_matrices_are_read_by_columns(folder, model):
+@pytest.mark.parametrize("by_core", [False, True])
+def test_wide_matrices_are_read_by_columns_without_the_core(by_core, folder, model, monkeypatch):
+    if by_core and native.core is None:
+        pytest.skip("the core was not built")
+    if not by_core:
+        monkeypatch.setattr(native, "core", None)
     loaded = bytelm.load(folder).model
     weights = {n: w for n, w in loaded.named_parameters() if n.endswith(("gate_up.weight", "query_key_value.weight"))}
     assert weights
-    assert all(w.stride() == (1, w.shape[0]) for w in weights.values())
+    assert all(w.stride() == ((w.shape[1], 1) if by_core else (1, w.shape[0])) for w in weights.values())
     assert same_weights(loaded, model)

@@ -1,0 +1,145 @@
+#include "_blocks.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#ifdef ROWS_SUPPORTED
+INLINE float silu(float x) { return x / (1 + exponential(-x)); }
+
+#define DEFINE_PARTS(TYPE, NAME, FROM, TO)                                                                             \
+    AVX2 static void norm_##NAME(const TYPE *restrict x, const TYPE *restrict weight, TYPE *restrict y, long rows,     \
+                                 long width, float eps) {                                                              \
+        for (long r = 0; r < rows; r++, x += width, y += width) {                                                      \
+            float sum = 0;                                                                                             \
+            _Pragma("omp simd reduction(+ : sum)") for (long d = 0; d < width; d++) sum += FROM(x[d]) * FROM(x[d]);    \
+            float inverse = 1 / sqrtf(sum / (float)width + eps);                                                       \
+            for (long d = 0; d < width; d++) y[d] = TO(FROM(TO(FROM(x[d]) * inverse)) * FROM(weight[d]));              \
+        }                                                                                                              \
+    }                                                                                                                  \
+    AVX2 static void turn_##NAME(const TYPE *restrict x, TYPE *restrict y, const float *restrict cos,                  \
+                                 const float *restrict sin, long width, long turned) {                                 \
+        long half = turned / 2;                                                                                        \
+        for (long i = 0; i < half; i++) {                                                                              \
+            float low = FROM(x[i]), high = FROM(x[i + half]);                                                          \
+            y[i] = TO(low * cos[i] + high * sin[i]);                                                                   \
+            y[i + half] = TO(high * cos[i + half] + low * sin[i + half]);                                              \
+        }                                                                                                              \
+        memcpy(y + turned, x + turned, sizeof(TYPE) * (size_t)(width - turned));                                       \
+    }                                                                                                                  \
+    /* Queries by head, and keys and values into the cache. */                                                         \
+    static void spread_##NAME(const Body *b, const Block *block, const TYPE *x, TYPE *q) {                             \
+        long e = b->head_width;                                                                                        \
+        for (long i = 0; i < b->batch; i++)                                                                            \
+            for (long t = 0; t < b->steps; t++) {                                                                      \
+                long row = b->rows == NULL ? i : b->rows[i], slot = b->positions[i * b->steps + t];                    \
+                const float *cos = b->cos + i * b->angle_batch + t * b->angle_step;                                    \
+                const float *sin = b->sin + i * b->angle_batch + t * b->angle_step;                                    \
+                for (long h = 0; h < b->heads; h++, x += e)                                                            \
+                    turn_##NAME(x, q + ((i * b->heads + h) * b->steps + t) * e, cos, sin, e, b->turned);               \
+                for (long g = 0; g < b->kv_heads; g++, x += e)                                                         \
+                    turn_##NAME(x, (TYPE *)block->keys + ((row * b->kv_heads + g) * b->capacity + slot) * e, cos, sin, \
+                                e, b->turned);                                                                         \
+                for (long g = 0; g < b->kv_heads; g++, x += e)                                                         \
+                    memcpy((TYPE *)block->values + ((row * b->kv_heads + g) * b->capacity + slot) * e, x,              \
+                           sizeof(TYPE) * (size_t)e);                                                                  \
+            }                                                                                                          \
+    }                                                                                                                  \
+    static void gather_##NAME(const Body *b, const TYPE *y, TYPE *x) {                                                 \
+        for (long i = 0; i < b->batch; i++)                                                                            \
+            for (long h = 0; h < b->heads; h++)                                                                        \
+                for (long t = 0; t < b->steps; t++, y += b->head_width)                                                \
+                    memcpy(x + ((i * b->steps + t) * b->heads + h) * b->head_width, y,                                 \
+                           sizeof(TYPE) * (size_t)b->head_width);                                                      \
+    }                                                                                                                  \
+    AVX2 static void gate_##NAME(const TYPE *restrict x, TYPE *restrict y, long rows, long inner) {                    \
+        for (long r = 0; r < rows; r++, x += 2 * inner, y += inner)                                                    \
+            for (long i = 0; i < inner; i++) y[i] = TO(FROM(TO(silu(FROM(x[i])))) * FROM(x[inner + i]));               \
+    }                                                                                                                  \
+    AVX2 static void silu_##NAME(TYPE *restrict x, long n) {                                                           \
+        for (long i = 0; i < n; i++) x[i] = TO(silu(FROM(x[i])));                                                      \
+    }                                                                                                                  \
+    AVX2 static void add_##NAME(TYPE *restrict x, const TYPE *restrict y, long n) {                                    \
+        for (long i = 0; i < n; i++) x[i] = TO(FROM(x[i]) + FROM(y[i]));                                               \
+    }                                                                                                                  \
+    static int linear_##NAME(const TYPE *x, const void *weight, TYPE *y, long rows, long outputs, long inputs,         \
+                             int threads) {                                                                            \
+        Product p = {.weight = weight, .rows = rows, .outputs = outputs, .inputs = inputs, .threads = threads};        \
+        if (sizeof(TYPE) == 4) p.floats = (float *)(void *)y;                                                          \
+        else p.y = (uint16_t *)(void *)y;                                                                              \
+        return rows_multiply(&p, x, sizeof(TYPE) == 4 ? FLOAT32 : BFLOAT16);                                           \
+    }                                                                                                                  \
+    static int block_##NAME(const Body *b, const Block *block, TYPE *one, TYPE *other) {                               \
+        long rows = b->batch * b->steps, width = b->width, wide = b->heads * b->head_width;                            \
+        TYPE *x = b->x;                                                                                                \
+        norm_##NAME(x, block->attention_norm, one, rows, width, b->attention_eps);                                     \
+        if (!linear_##NAME(one, block->query_key_value, other, rows, wide + 2 * b->kv_heads * b->head_width, width,    \
+                           b->threads))                                                                                \
+            return 0;                                                                                                  \
+        spread_##NAME(b, block, other, one);                                                                           \
+        long head = b->capacity * b->head_width;                                                                       \
+        Attention a = {.q = one, .k = block->keys, .v = block->values, .rows = b->rows, .mask = b->mask, .y = other,   \
+                       .type = b->type, .batch = b->batch, .heads = b->heads, .kv_heads = b->kv_heads,                 \
+                       .queries = b->steps, .slots = b->slots, .width = b->head_width,                                 \
+                       .k_batch = b->kv_heads * head, .k_head = head, .v_batch = b->kv_heads * head, .v_head = head,   \
+                       .scale = b->scale, .threads = b->threads};                                                      \
+        if (!rows_attend(&a)) return 0;                                                                                \
+        gather_##NAME(b, other, one);                                                                                  \
+        if (!linear_##NAME(one, block->output, other, rows, width, wide, b->threads)) return 0;                        \
+        add_##NAME(x, other, rows * width);                                                                            \
+        norm_##NAME(x, block->feedforward_norm, one, rows, width, b->feedforward_eps);                                 \
+        if (!linear_##NAME(one, block->gate_up, other, rows, 2 * b->inner, width, b->threads)) return 0;               \
+        gate_##NAME(other, one, rows, b->inner);                                                                       \
+        if (!linear_##NAME(one, block->down, other, rows, width, b->inner, b->threads)) return 0;                      \
+        add_##NAME(x, other, rows * width);                                                                            \
+        return 1;                                                                                                      \
+    }                                                                                                                  \
+    static int head_##NAME(const Head *h, TYPE *state, TYPE *one, TYPE *other) {                                       \
+        long width = h->width, inputs = width + h->known * h->byte_width;                                              \
+        const TYPE *x = h->x, *embedding = h->embedding;                                                               \
+        memcpy(state, x, sizeof(TYPE) * (size_t)(h->rows * width));                                                    \
+        if (h->known > 0) {                                                                                            \
+            for (long r = 0; r < h->rows; r++) {                                                                       \
+                memcpy(one + r * inputs, x + r * width, sizeof(TYPE) * (size_t)width);                                 \
+                for (long n = 0; n < h->known; n++)                                                                    \
+                    memcpy(one + r * inputs + width + n * h->byte_width,                                               \
+                           embedding + h->prefix[r * h->known + n] * h->byte_width,                                    \
+                           sizeof(TYPE) * (size_t)h->byte_width);                                                      \
+            }                                                                                                          \
+            if (!linear_##NAME(one, h->up, other, h->rows, h->inner, inputs, h->threads)) return 0;                    \
+            silu_##NAME(other, h->rows * h->inner);                                                                    \
+            if (!linear_##NAME(other, h->down, one, h->rows, width, h->inner, h->threads)) return 0;                   \
+            add_##NAME(state, one, h->rows * width);                                                                   \
+        }                                                                                                              \
+        if (h->added != NULL) add_##NAME(state, h->added, h->rows * width);                                            \
+        norm_##NAME(state, h->norm, one, h->rows, width, h->eps);                                                      \
+        return linear_##NAME(one, h->unembedding, h->logits, h->rows, h->vocabulary, width, h->threads);               \
+    }
+
+DEFINE_PARTS(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_PARTS(float, float, from_float, to_float)
+
+static long larger(long one, long other) { return one > other ? one : other; }
+
+int rows_body(const Body *b) {
+    long rows = b->batch * b->steps, wide = (b->heads + 2 * b->kv_heads) * b->head_width;
+    long room = rows * larger(larger(wide, b->width), 2 * b->inner);
+    float *memory = malloc(sizeof(float) * (size_t)(2 * room));
+    int done = memory != NULL;
+    for (long i = 0; done && i < b->num_blocks; i++) {
+        if (b->type == FLOAT32) done = block_float(b, b->blocks + i, memory, memory + room);
+        else done = block_bf16(b, b->blocks + i, (uint16_t *)memory, (uint16_t *)(memory + room));
+    }
+    free(memory);
+    return done;
+}
+
+int rows_head(const Head *h) {
+    long room = h->rows * larger(h->width + h->known * h->byte_width, h->inner);
+    float *memory = malloc(sizeof(float) * (size_t)(3 * room)), *one = memory + room, *other = one + room;
+    int done = memory != NULL;
+    if (done && h->type == FLOAT32) done = head_float(h, memory, one, other);
+    else if (done) done = head_bf16(h, (uint16_t *)memory, (uint16_t *)one, (uint16_t *)other);
+    free(memory);
+    return done;
+}
+#endif

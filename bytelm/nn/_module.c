@@ -1,0 +1,184 @@
+/* The native core for few rows, as a module: functions over addresses. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdlib.h>
+
+#include "_blocks.h"
+
+#ifdef ROWS_SUPPORTED
+typedef unsigned long long Address;
+#define AT(type, address) ((type)(uintptr_t)(address))
+
+static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+PyDoc_STRVAR(linear_doc,
+             "linear(x, weight, scale, bias, y, rows, outputs, inputs, threads)\n\n"
+             "y = x weight^T * scale + bias, over addresses: where there is a scale, it is float32 and the weight int8;\n"
+             "all else is bfloat16; 0 stands for no scale and no bias. At least 6 outputs; inputs in multiples of 16.");
+
+static PyObject *linear(PyObject *self, PyObject *args) {
+    Address x, weight, scale, bias, y;
+    Product p = {0};
+    int done;
+    if (!PyArg_ParseTuple(args, "KKKKKllli", &x, &weight, &scale, &bias, &y, &p.rows, &p.outputs, &p.inputs,
+                          &p.threads))
+        return NULL;
+    p.weight = AT(const void *, weight);
+    p.scale = AT(const float *, scale);
+    p.bias = AT(const uint16_t *, bias);
+    p.y = AT(uint16_t *, y);
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_multiply(&p, AT(const void *, x), p.scale == NULL ? BFLOAT16 : INT8);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(attention_doc,
+             "attention(q, k, v, mask, y, batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch,\n"
+             "          v_head, scale, threads)\n\n"
+             "y = softmax(scale q k^T where mask) v, over addresses of bfloat16 and of a mask of bytes; strides of\n"
+             "batch and head in elements; width in multiples of 16.");
+
+static PyObject *attention(PyObject *self, PyObject *args) {
+    Address q, k, v, mask, y;
+    int done;
+    Attention a = {.type = BFLOAT16};
+    if (!PyArg_ParseTuple(args, "KKKKKllllllllllfi", &q, &k, &v, &mask, &y, &a.batch, &a.heads, &a.kv_heads, &a.queries,
+                          &a.slots, &a.width, &a.k_batch, &a.k_head, &a.v_batch, &a.v_head, &a.scale, &a.threads))
+        return NULL;
+    a.q = AT(const void *, q);
+    a.k = AT(const void *, k);
+    a.v = AT(const void *, v);
+    a.mask = AT(const uint8_t *, mask);
+    a.y = AT(void *, y);
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_attend(&a);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static int all_below(const int64_t *numbers, long n, long bound, const char *what) {
+    for (long i = 0; i < n; i++)
+        if (numbers[i] < 0 || numbers[i] >= bound) {
+            PyErr_Format(PyExc_IndexError, "%s: found %lld, expected 0 to %ld", what, (long long)numbers[i], bound - 1);
+            return 0;
+        }
+    return 1;
+}
+
+/* Eight addresses of each block. NULL and an error where they are not there. */
+static Block *read_blocks(PyObject *addresses, long *num_blocks) {
+    const long parts = sizeof(Block) / sizeof(void *);
+    long n = (long)PyTuple_GET_SIZE(addresses);
+    Block *blocks = malloc((size_t)(n + 1) * sizeof(void *));
+    if (blocks == NULL) return (Block *)PyErr_NoMemory();
+    for (long i = 0; i < n; i++) {
+        ((void **)blocks)[i] = AT(void *, PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(addresses, i)));
+        if (PyErr_Occurred()) {
+            free(blocks);
+            return NULL;
+        }
+    }
+    *num_blocks = n / parts;
+    return blocks;
+}
+
+PyDoc_STRVAR(body_doc,
+             "body(blocks, x, rows, positions, mask, cos, sin, batch, steps, width, heads, kv_heads, head_width,\n"
+             "     turned, inner, slots, capacity, cache_rows, angle_batch, angle_step, attention_eps,\n"
+             "     feedforward_eps, scale, float32, threads)\n\n"
+             "All blocks of a body, in place on x, over addresses. Of each block there are eight: norm, product of\n"
+             "queries, keys and values, output; norm, gate and up, down; keys and values of the cache, which are\n"
+             "written. Rows and positions are int64, no rows are 0; the mask is of bytes, angles are float32 and all\n"
+             "else is float32 or bfloat16. Widths in multiples of 16.");
+
+static PyObject *body(PyObject *self, PyObject *args) {
+    Address x, rows, positions, mask, cos, sin;
+    PyObject *addresses;
+    long cache_rows;
+    int float32, done;
+    Body b = {0};
+    if (!PyArg_ParseTuple(args, "O!KKKKKKlllllllllllllfffpi", &PyTuple_Type, &addresses, &x, &rows, &positions, &mask,
+                          &cos, &sin, &b.batch, &b.steps, &b.width, &b.heads, &b.kv_heads, &b.head_width, &b.turned,
+                          &b.inner, &b.slots, &b.capacity, &cache_rows, &b.angle_batch, &b.angle_step,
+                          &b.attention_eps, &b.feedforward_eps, &b.scale, &float32, &b.threads))
+        return NULL;
+    b.x = AT(void *, x);
+    b.rows = AT(const int64_t *, rows);
+    b.positions = AT(const int64_t *, positions);
+    b.mask = AT(const uint8_t *, mask);
+    b.cos = AT(const float *, cos);
+    b.sin = AT(const float *, sin);
+    b.type = float32 ? FLOAT32 : BFLOAT16;
+    if (!all_below(b.positions, b.batch * b.steps, b.capacity, "position in the cache")) return NULL;
+    if (b.rows != NULL && !all_below(b.rows, b.batch, cache_rows, "row of the cache")) return NULL;
+    Block *blocks = read_blocks(addresses, &b.num_blocks);
+    if (blocks == NULL) return NULL;
+    b.blocks = blocks;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_body(&b);
+    Py_END_ALLOW_THREADS
+    free(blocks);
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(head_doc,
+             "head(x, embedding, prefix, up, down, added, norm, unembedding, logits, rows, known, width, byte_width,\n"
+             "     inner, vocabulary, symbols, eps, float32, threads)\n\n"
+             "Logits of a chained head, over addresses: of x + down silu(up [x, embeddings of the prefix]) + added,\n"
+             "normalised. The prefix is int64, of `known` symbols; where there are none there is no MLP; 0 stands for\n"
+             "nothing added. All else is float32 or bfloat16. Widths in multiples of 16, at least 6 outputs.");
+
+static PyObject *head(PyObject *self, PyObject *args) {
+    Address x, embedding, prefix, up, down, added, norm, unembedding, logits;
+    long symbols;
+    int float32, done;
+    Head h = {0};
+    if (!PyArg_ParseTuple(args, "KKKKKKKKKlllllllfpi", &x, &embedding, &prefix, &up, &down, &added, &norm, &unembedding,
+                          &logits, &h.rows, &h.known, &h.width, &h.byte_width, &h.inner, &h.vocabulary, &symbols, &h.eps,
+                          &float32, &h.threads))
+        return NULL;
+    h.x = AT(const void *, x);
+    h.embedding = AT(const void *, embedding);
+    h.prefix = AT(const int64_t *, prefix);
+    h.up = AT(const void *, up);
+    h.down = AT(const void *, down);
+    h.added = AT(const void *, added);
+    h.norm = AT(const void *, norm);
+    h.unembedding = AT(const void *, unembedding);
+    h.logits = AT(void *, logits);
+    h.type = float32 ? FLOAT32 : BFLOAT16;
+    if (!all_below(h.prefix, h.rows * h.known, symbols, "symbol")) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_head(&h);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"linear", linear, METH_VARARGS, linear_doc},
+    {"attention", attention, METH_VARARGS, attention_doc},
+    {"body", body, METH_VARARGS, body_doc},
+    {"head", head, METH_VARARGS, head_doc},
+    {NULL, NULL, 0, NULL},
+};
+#else
+static int supported(void) { return 0; }
+static PyMethodDef methods[] = {{NULL, NULL, 0, NULL}};
+#endif
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_rows", "Products and blocks of a few rows, and attention.", 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__rows(void) {
+    if (!supported()) {
+        PyErr_SetString(PyExc_ImportError, "the processor has no AVX2 with FMA");
+        return NULL;
+    }
+    return PyModule_Create(&definition);
+}

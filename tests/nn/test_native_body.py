@@ -1,0 +1,221 @@
+"""Blocks of a body and chained heads in the native core, against the modules: as near to float64 as they are."""
+
+import copy
+from collections import Counter
+
+import pytest
+import torch
+from support import tiny_config, tiny_model
+
+from bytelm.model.build import build_model
+from bytelm.model.config import RotaryConfig
+from bytelm.model.reading import forward
+from bytelm.nn import native
+from bytelm.nn.kv_cache import CacheView
+from bytelm.nn.native_body import run_blocks
+
+pytestmark = pytest.mark.skipif(native.core is None, reason="the core was not built")
+TYPES = [torch.float32, torch.bfloat16]
+SHAPES = [
+    pytest.param(1, 1, None, id="one"),
+    pytest.param(1, 5, None, id="a draft"),
+    pytest.param(2, 3, None, id="a batch"),
+    pytest.param(3, 1, [5, 0, 2], id="some streams"),
+    pytest.param(2, 4, [1, 0], id="streams and drafts"),
+]
+
+
+class Core:
+    """The core; counts what is called."""
+
+    def __init__(self, core):
+        self.core, self.calls = core, Counter()
+
+    def __getattr__(self, name):
+        function = getattr(self.core, name)
+
+        def call(*args):
+            self.calls[name] += 1
+            return function(*args)
+
+        return call
+
+
+@pytest.fixture
+def core(monkeypatch):
+    counting = Core(native.core)
+    monkeypatch.setattr(native, "core", counting)
+    return counting
+
+
+def model_of(dtype, **changes):
+    torch.manual_seed(1)
+    return tiny_model(scale=2.0, **changes).to(dtype).requires_grad_(False)
+
+
+def inputs(batch, steps, rows):
+    generator = torch.Generator().manual_seed(batch * 8 + steps)
+    windows = torch.randint(0, 256, (batch, steps, 4), generator=generator)
+    positions = 9 + 2 * torch.arange(batch)[:, None] + torch.arange(steps)
+    return windows, None if rows is None else torch.tensor(rows), positions
+
+
+@torch.no_grad()
+def read(model, batch, steps, rows, num_slots=21):
+    """States, and the keys and values of all blocks after the forward, of a cache that held noise."""
+    windows, rows, positions = inputs(batch, steps, rows)
+    cache = model.new_cache(6 if rows is not None else batch, 24)
+    generator = torch.Generator().manual_seed(0)
+    for part in (*cache.keys, *cache.values):
+        part.copy_(torch.randn(part.shape, generator=generator))
+    h_BTD = forward(model, windows, cache, rows, positions, num_slots)
+    return h_BTD, torch.stack([*cache.keys, *cache.values])
+
+
+def plainly(monkeypatch, function, *args):
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "core", None)
+        return function(*args)
+
+
+def error(found, exact):
+    return ((found.double() - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("batch", "steps", "rows"), SHAPES)
+@pytest.mark.parametrize("turned", [None, 8])
+def test_states_and_cache_are_as_near_as_those_of_the_modules(turned, batch, steps, rows, dtype, core, monkeypatch):
+    model = model_of(dtype, position=RotaryConfig(width=turned))
+    found = read(model, batch, steps, rows)
+    assert core.calls["body"] == 1
+    assert not core.calls["attention"]
+    other = plainly(monkeypatch, read, model, batch, steps, rows)
+    exact = read(copy.deepcopy(model).double(), batch, steps, rows)
+    for mine, theirs, expected in zip(found, other, exact, strict=True):
+        assert mine.dtype == theirs.dtype == dtype
+        assert error(mine, expected) < 1.3 * error(theirs, expected) + 2e-7
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_row_is_the_same_alone_and_among_others(dtype, core):
+    model = model_of(dtype)
+    _, rows, positions = inputs(3, 2, [5, 0, 2])
+    x_BTD = torch.randn(3, 2, 32).to(dtype)
+    cache = model.new_cache(6, 24)
+    for part in (*cache.keys, *cache.values):
+        part.copy_(torch.randn(part.shape))
+
+    def through_blocks(row, step):
+        view = CacheView(cache, rows[row], positions[row, step], 24)
+        return run_blocks(model.blocks, x_BTD[row, step], model.position(view.positions, view.mask_B1TS), view)
+
+    with torch.no_grad():
+        together = through_blocks(slice(None), slice(None))
+        for b in range(3):
+            for t in range(2):
+                assert torch.equal(through_blocks(slice(b, b + 1), slice(t, t + 1))[0, 0], together[b, t])
+    assert core.calls["body"] == 7
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_slots_that_are_not_seen_change_nothing(dtype):
+    model = model_of(dtype)
+    assert torch.equal(read(model, 1, 2, None, num_slots=11)[0], read(model, 1, 2, None, num_slots=24)[0])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_threads_change_nothing(dtype):
+    model, before = model_of(dtype), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(read(model, 2, 3, None))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("tables", [False, True])
+@pytest.mark.parametrize("known", range(4))
+def test_heads(known, tables, dtype, core, monkeypatch):
+    model = model_of(dtype, tables=tables)
+    generator = torch.Generator().manual_seed(known)
+    h_BTD = torch.randn(2, 3, 32, generator=generator).to(dtype)
+    window, prefix = (torch.randint(0, 256, (2, 3, n), generator=generator) for n in (4, known))
+    with torch.no_grad():
+        found = model.heads.step(h_BTD, window, prefix)
+        assert core.calls["head"] == 1
+        other = plainly(monkeypatch, model.heads.step, h_BTD, window, prefix)
+        exact = copy.deepcopy(model).double().heads.step(h_BTD.double(), window, prefix)
+        alone = model.heads.step(h_BTD[1, 2], window[1, 2], prefix[1, 2])
+    assert found.dtype == other.dtype
+    assert error(found, exact) < 1.3 * error(other, exact) + 2e-7
+    assert torch.equal(alone, found[1, 2])
+
+
+def biased(model):
+    model.blocks[1].attention.output.bias = torch.nn.Parameter(torch.zeros(32))
+
+
+def by_columns(model):
+    weight = model.blocks[1].feedforward.gate_up.weight
+    weight.data = weight.data.t().contiguous().t()
+
+
+def hooked(model):
+    model.blocks[0].feedforward.register_forward_hook(lambda *_: None)
+
+
+def wrapped(model):
+    model.blocks[1].feedforward.down = torch.nn.Sequential(model.blocks[1].feedforward.down)
+
+
+@pytest.mark.parametrize("change", [biased, by_columns, hooked, wrapped])
+def test_what_the_core_cannot_read_is_left_to_the_modules(change, core, monkeypatch):
+    model = model_of(torch.float32)
+    change(model)
+    found = read(model, 1, 1, None)
+    assert not core.calls["body"]
+    assert all(map(torch.equal, found, plainly(monkeypatch, read, model, 1, 1, None)))
+
+
+def test_hooks_of_heads_are_called(core):
+    model, seen = model_of(torch.float32), []
+    model.heads.prefix_mlps[0].register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        model.heads.step(torch.randn(1, 32), torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
+    assert seen == [1]
+    assert not core.calls
+
+
+def test_gradients_many_rows_and_autocast_are_left_to_the_modules(core):
+    model = model_of(torch.float32)
+    windows, _, positions = inputs(1, native.FEW_ROWS + 1, None)
+    with torch.no_grad():
+        forward(model, windows, model.new_cache(1, 24), None, positions, 24)
+        with torch.autocast("cpu", torch.bfloat16):
+            forward(model, windows[:, :1], model.new_cache(1, 24), None, positions[:, :1], 24)
+    forward(model, windows[:, :1], model.new_cache(1, 24), None, positions[:, :1], 24)
+    assert not core.calls["body"]
+
+
+def test_widths_that_the_core_does_not_know(core):
+    config = tiny_config(attention=tiny_config().attention.__class__(num_heads=4, num_kv_heads=2, head_width=8))
+    model = build_model(config, 0).eval().requires_grad_(False)
+    read(model, 1, 1, None)
+    assert not core.calls["body"]
+
+
+def test_what_is_outside_is_refused():
+    model = model_of(torch.float32)
+    windows, _, positions = inputs(1, 1, None)
+    with torch.no_grad():
+        with pytest.raises(IndexError, match="position in the cache: found 24, expected 0 to 23"):
+            forward(model, windows, model.new_cache(1, 24), None, positions + 15, 25)
+        with pytest.raises(IndexError, match="row of the cache: found 1, expected 0 to 0"):
+            forward(model, windows, model.new_cache(1, 24), torch.tensor([1]), positions, 24)
+        with pytest.raises(IndexError, match="symbol: found 999"):
+            model.heads.step(torch.randn(1, 32), torch.zeros(1, 4, dtype=torch.long), torch.tensor([[999]]))
