@@ -5,9 +5,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn import native
 from bytelm.nn.embedding import embedding
+from bytelm.nn.known_modules import Knowledge
 from bytelm.nn.linear import Linear
-from bytelm.nn.native_body import fits, head_logits, is_hooked, is_plain, takes
+from bytelm.nn.native_body import head_logits, is_plain
 from bytelm.nn.ngram import NgramTables
 from bytelm.nn.norm import RMSNorm
 from bytelm.shapes import Hidden, Windows
@@ -62,6 +64,7 @@ class ChainedHeads(nn.Module):
         self.norm = norm
         self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
+        self._widths, self._vocab_size = (byte_width, inner), vocab_size
 
     def forward(
         self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
@@ -73,7 +76,7 @@ class ChainedHeads(nn.Module):
         self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"]:
         """Logits of head N + 1 after a prefix of N bytes of the patch."""
-        found = self._in_core(h_BD, window_BP, prefix_BN) if takes(h_BD) else None
+        found = self._in_core(h_BD, window_BP, prefix_BN) if native.takes(h_BD) else None
         if found is not None:
             return found
         n = prefix_BN.shape[-1]
@@ -88,16 +91,31 @@ class ChainedHeads(nn.Module):
         self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"] | None:
         """:meth:`step` in one call of the native core; None where it cannot read these weights."""
-        n, dtype = prefix_BN.shape[-1], h_BD.dtype
-        unembedding, norm = self.unembeddings[n % len(self.unembeddings)], self.norm
-        mlp = self.prefix_mlps[n - 1] if n > 0 else None
-        layers = [unembedding, *(() if mlp is None else mlp.children())]  # up, then down
-        if not isinstance(norm, RMSNorm) or not all(map(is_plain, layers)) or is_hooked(self.modules()):
-            return None
-        weights = [self.embedding.weight, norm.weight, *(part for layer in layers for part in layer.parameters())]
-        if prefix_BN.shape[:-1] != h_BD.shape[:-1] or not all(fits(part, dtype) for part in weights):
+        n, num_symbols = prefix_BN.shape[-1], self.embedding.num_embeddings
+        addresses = _HEADS.addresses(self, h_BD.dtype)
+        if addresses is None or prefix_BN.shape[:-1] != h_BD.shape[:-1] or prefix_BN.dtype != torch.int64:
             return None
         added = None if self.tables is None else self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
-        if added is not None and added.dtype != dtype:
+        if added is not None and added.dtype != h_BD.dtype:
             return None
-        return head_logits(h_BD, added, prefix_BN, self.embedding.weight, norm, *weights[2:])
+        num_unembeddings = len(self.unembeddings)
+        chosen = (*addresses[:2], addresses[2 + n % num_unembeddings])
+        if n > 0:
+            chosen += addresses[num_unembeddings + 2 * n : num_unembeddings + 2 * n + 2]
+        widths = (*self._widths, num_symbols, self._vocab_size)
+        assert isinstance(self.norm, RMSNorm)
+        return head_logits(h_BD, prefix_BN, added, chosen, widths, self.norm.eps)
+
+
+def _parts_of_heads(heads: nn.Module) -> list[nn.Module] | None:
+    """Embedding, norm, unembeddings, and the two layers of each MLP; None where one of them was replaced."""
+    assert isinstance(heads, ChainedHeads)
+    mlps = [layer for mlp in heads.prefix_mlps for layer in mlp.children()]  # up, then down
+    if type(heads.norm) is not RMSNorm or type(heads.embedding) is not nn.Embedding:
+        return None
+    if not all(is_plain(layer) for layer in (*heads.unembeddings, *mlps)):
+        return None
+    return [heads.embedding, heads.norm, *heads.unembeddings, *mlps]
+
+
+_HEADS = Knowledge(_parts_of_heads)

@@ -103,10 +103,8 @@ class ByteLM(nn.Module):
             view: where in a cache the windows go, and what they see there; or which documents they are of.
         """
         positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
-        places = self.position(positions, None if view is None else view.mask_B1TS)
         symbols_BTN = self._with_windows_before(windows_BTP, positions, view)
-        x_BTD = self.merger(symbols_BTN, positions)
-        x_BTD = run_blocks(self.blocks, x_BTD, places, view)
+        x_BTD = run_blocks(self.blocks, self.position, self.merger(symbols_BTN, positions), positions, view)
         return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
 
     def _with_windows_before(

@@ -8,21 +8,29 @@
 
 #ifdef ROWS_SUPPORTED
 /* Scores to weights, up to a factor: its inverse is returned. A query that sees nothing gives zeros. */
-static AVX2 float soften(float *restrict scores, const uint8_t *restrict mask, long slots, float scale) {
+static AVX2 float soften(float *restrict scores, const uint8_t *restrict mask, long seen, long slots, float scale) {
     float most = -INFINITY, parts[LANES] = {0};
-    _Pragma("omp simd reduction(max : most)") for (long s = 0; s < slots; s++) {
-        float seen = mask[s] ? scores[s] : -INFINITY;
-        most = seen > most ? seen : most;
-    }
-    _Pragma("omp simd") for (long s = 0; s < slots; s++) {
+    if (mask != NULL)
+        for (long s = 0; s < seen; s++) scores[s] = mask[s] ? scores[s] : -INFINITY;
+    _Pragma("omp simd reduction(max : most)") for (long s = 0; s < seen; s++) most =
+        scores[s] > most ? scores[s] : most;
+    _Pragma("omp simd") for (long s = 0; s < seen; s++) {
         float weight = exponential((scores[s] - most) * scale);
-        scores[s] = mask[s] ? weight : 0;
+        scores[s] = scores[s] == -INFINITY ? 0 : weight;
     }
-    for (long s = 0; s < slots; s += LANES)
-        for (long l = 0; l < LANES && s + l < slots; l++) parts[l] += scores[s + l];
+    for (long s = 0; s < seen; s += LANES)
+        for (long l = 0; l < LANES && s + l < seen; l++) parts[l] += scores[s + l];
+    memset(scores + seen, 0, sizeof(float) * (size_t)(slots - seen));
     float sum = 0;
     for (long l = 0; l < LANES; l++) sum += parts[l];
-    return sum > 0 ? 1 / sum : 0;
+    return sum > 0 ? 1 / sum : (sum == sum ? 0 : NAN);
+}
+
+/* How many slots a query sees, the last of those that a mask may show included. */
+INLINE long seen_by(const Attention *a, long b, long query) {
+    if (a->mask != NULL) return a->slots;
+    long seen = a->last[b * a->queries + query] + 1;
+    return seen < a->slots ? seen : a->slots;
 }
 
 /* Adds n slots to the sums of one query, in their order. */
@@ -50,7 +58,9 @@ INLINE long place_float(long i) { return i; }
     DEFINE_ADD_VALUES(TYPE, NAME)                                                                                      \
     static AVX2 int attend_##NAME(const Attention *a, long b, long g) {                                                \
         long per = a->heads / a->kv_heads, rows = per * a->queries, first = (b * a->heads + g * per) * a->queries;     \
-        long width = a->width, slots = a->slots, room = slots < LEAST ? LEAST : slots;                                 \
+        long width = a->width, slots = 0;                                                                              \
+        for (long t = 0; t < a->queries; t++) slots = seen_by(a, b, t) > slots ? seen_by(a, b, t) : slots;             \
+        long room = slots < LEAST ? LEAST : slots;                                                                     \
         long row = a->rows == NULL ? b : a->rows[b];                                                                   \
         const TYPE *k = (const TYPE *)a->k + row * a->k_batch + g * a->k_head;                                         \
         const TYPE *v = (const TYPE *)a->v + row * a->v_batch + g * a->v_head;                                         \
@@ -62,9 +72,11 @@ INLINE long place_float(long i) { return i; }
         Product product = {                                                                                            \
             .x = x, .weight = k, .floats = scores, .rows = rows, .outputs = room, .inputs = width, .threads = 1};      \
         for (long block = 0; block * OUTPUTS < room; block++) rows_block_##NAME(&product, block);                      \
-        for (long r = 0; r < rows; r++)                                                                                \
-            inverse[r] =                                                                                               \
-                soften(scores + r * room, a->mask + (b * a->queries + r % a->queries) * slots, slots, a->scale);       \
+        for (long r = 0; r < rows; r++) {                                                                              \
+            const uint8_t *mask =                                                                                      \
+                a->mask == NULL ? NULL : a->mask + (b * a->queries + r % a->queries) * a->slots;                       \
+            inverse[r] = soften(scores + r * room, mask, seen_by(a, b, r % a->queries), slots, a->scale);              \
+        }                                                                                                              \
         for (long s = 0; s < slots; s += LANES) {                                                                      \
             long n = slots - s < LANES ? slots - s : LANES;                                                            \
             for (long r = 0; r < rows; r++)                                                                            \

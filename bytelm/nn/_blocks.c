@@ -16,32 +16,30 @@ INLINE float silu(float x) { return x / (1 + exponential(-x)); }
             for (long d = 0; d < width; d++) y[d] = TO(FROM(TO(FROM(x[d]) * inverse)) * FROM(weight[d]));              \
         }                                                                                                              \
     }                                                                                                                  \
-    AVX2 static void turn_##NAME(const TYPE *restrict x, TYPE *restrict y, const float *restrict cos,                  \
-                                 const float *restrict sin, long width, long turned) {                                 \
+    AVX2 static void turn_##NAME(const TYPE *restrict x, TYPE *restrict y, const float *restrict angles, long width,   \
+                                 long turned) {                                                                        \
         long half = turned / 2;                                                                                        \
+        const float *restrict cos = angles, *restrict sin = angles + half;                                             \
         for (long i = 0; i < half; i++) {                                                                              \
             float low = FROM(x[i]), high = FROM(x[i + half]);                                                          \
-            y[i] = TO(low * cos[i] + high * sin[i]);                                                                   \
-            y[i + half] = TO(high * cos[i + half] + low * sin[i + half]);                                              \
+            y[i] = TO(low * cos[i] - high * sin[i]);                                                                   \
+            y[i + half] = TO(high * cos[i] + low * sin[i]);                                                            \
         }                                                                                                              \
         memcpy(y + turned, x + turned, sizeof(TYPE) * (size_t)(width - turned));                                       \
     }                                                                                                                  \
     /* Queries by head, and keys and values into the cache. */                                                         \
-    static void spread_##NAME(const Body *b, const Block *block, const TYPE *x, TYPE *q) {                             \
+    static void spread_##NAME(const Body *b, const Block *block, const float *angles, const TYPE *x, TYPE *q) {        \
         long e = b->head_width;                                                                                        \
         for (long i = 0; i < b->batch; i++)                                                                            \
-            for (long t = 0; t < b->steps; t++) {                                                                      \
+            for (long t = 0; t < b->steps; t++, angles += b->turned) {                                                 \
                 long row = b->rows == NULL ? i : b->rows[i], slot = b->positions[i * b->steps + t];                    \
-                const float *cos = b->cos + i * b->angle_batch + t * b->angle_step;                                    \
-                const float *sin = b->sin + i * b->angle_batch + t * b->angle_step;                                    \
+                long first = row * b->kv_heads * b->capacity + slot;                                                   \
                 for (long h = 0; h < b->heads; h++, x += e)                                                            \
-                    turn_##NAME(x, q + ((i * b->heads + h) * b->steps + t) * e, cos, sin, e, b->turned);               \
+                    turn_##NAME(x, q + ((i * b->heads + h) * b->steps + t) * e, angles, e, b->turned);                 \
                 for (long g = 0; g < b->kv_heads; g++, x += e)                                                         \
-                    turn_##NAME(x, (TYPE *)block->keys + ((row * b->kv_heads + g) * b->capacity + slot) * e, cos, sin, \
-                                e, b->turned);                                                                         \
+                    turn_##NAME(x, (TYPE *)block->keys + (first + g * b->capacity) * e, angles, e, b->turned);         \
                 for (long g = 0; g < b->kv_heads; g++, x += e)                                                         \
-                    memcpy((TYPE *)block->values + ((row * b->kv_heads + g) * b->capacity + slot) * e, x,              \
-                           sizeof(TYPE) * (size_t)e);                                                                  \
+                    memcpy((TYPE *)block->values + (first + g * b->capacity) * e, x, sizeof(TYPE) * (size_t)e);        \
             }                                                                                                          \
     }                                                                                                                  \
     static void gather_##NAME(const Body *b, const TYPE *y, TYPE *x) {                                                 \
@@ -68,16 +66,16 @@ INLINE float silu(float x) { return x / (1 + exponential(-x)); }
         else p.y = (uint16_t *)(void *)y;                                                                              \
         return rows_multiply(&p, x, sizeof(TYPE) == 4 ? FLOAT32 : BFLOAT16);                                           \
     }                                                                                                                  \
-    static int block_##NAME(const Body *b, const Block *block, TYPE *one, TYPE *other) {                               \
+    static int block_##NAME(const Body *b, const Block *block, const float *angles, TYPE *one, TYPE *other) {          \
         long rows = b->batch * b->steps, width = b->width, wide = b->heads * b->head_width;                            \
         TYPE *x = b->x;                                                                                                \
         norm_##NAME(x, block->attention_norm, one, rows, width, b->attention_eps);                                     \
         if (!linear_##NAME(one, block->query_key_value, other, rows, wide + 2 * b->kv_heads * b->head_width, width,    \
                            b->threads))                                                                                \
             return 0;                                                                                                  \
-        spread_##NAME(b, block, other, one);                                                                           \
+        spread_##NAME(b, block, angles, other, one);                                                                   \
         long head = b->capacity * b->head_width;                                                                       \
-        Attention a = {.q = one, .k = block->keys, .v = block->values, .rows = b->rows, .mask = b->mask, .y = other,   \
+        Attention a = {.q = one, .k = block->keys, .v = block->values, .rows = b->rows, .last = b->last, .y = other,   \
                        .type = b->type, .batch = b->batch, .heads = b->heads, .kv_heads = b->kv_heads,                 \
                        .queries = b->steps, .slots = b->slots, .width = b->head_width,                                 \
                        .k_batch = b->kv_heads * head, .k_head = head, .v_batch = b->kv_heads * head, .v_head = head,   \
@@ -120,14 +118,28 @@ DEFINE_PARTS(float, float, from_float, to_float)
 
 static long larger(long one, long other) { return one > other ? one : other; }
 
+/* Cosines and then sines of each pair, at each position. */
+static void find_angles(const Body *b, float *angles) {
+    long half = b->turned / 2;
+    for (long i = 0; i < b->batch * b->steps; i++)
+        for (long pair = 0; pair < half; pair++) {
+            float angle = (float)b->positions[i] * b->frequencies[pair];
+            angles[i * b->turned + pair] = cosf(angle);
+            angles[i * b->turned + half + pair] = sinf(angle);
+        }
+}
+
 int rows_body(const Body *b) {
     long rows = b->batch * b->steps, wide = (b->heads + 2 * b->kv_heads) * b->head_width;
     long room = rows * larger(larger(wide, b->width), 2 * b->inner);
-    float *memory = malloc(sizeof(float) * (size_t)(2 * room));
-    int done = memory != NULL;
+    float *memory = malloc(sizeof(float) * (size_t)(2 * room + rows * b->turned)), *other = memory + room;
+    if (memory == NULL) return 0;
+    float *angles = other + room;
+    find_angles(b, angles);
+    int done = 1;
     for (long i = 0; done && i < b->num_blocks; i++) {
-        if (b->type == FLOAT32) done = block_float(b, b->blocks + i, memory, memory + room);
-        else done = block_bf16(b, b->blocks + i, (uint16_t *)memory, (uint16_t *)(memory + room));
+        if (b->type == FLOAT32) done = block_float(b, b->blocks + i, angles, memory, other);
+        else done = block_bf16(b, b->blocks + i, angles, (uint16_t *)memory, (uint16_t *)other);
     }
     free(memory);
     return done;
@@ -141,5 +153,10 @@ int rows_head(const Head *h) {
     else if (done) done = head_bf16(h, (uint16_t *)memory, (uint16_t *)one, (uint16_t *)other);
     free(memory);
     return done;
+}
+
+void rows_norm(const void *x, const void *weight, void *y, long rows, long width, float eps, Type type) {
+    if (type == FLOAT32) norm_float(x, weight, y, rows, width, eps);
+    else norm_bf16(x, weight, y, rows, width, eps);
 }
 #endif

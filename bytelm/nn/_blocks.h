@@ -12,10 +12,9 @@ typedef struct {
     void *x;                  /* [batch, steps, width], in place */
     const int64_t *rows;      /* [batch], of the cache; NULL: each its own */
     const int64_t *positions; /* [batch, steps]: slots that are written */
-    const uint8_t *mask;      /* [batch, steps, slots]: what is seen */
-    const float *cos, *sin;   /* [batch, steps, turned], by strides; the first half of the sines is negative */
-    long num_blocks, batch, steps, width, heads, kv_heads, head_width, turned, inner, slots, capacity, angle_batch,
-        angle_step;
+    const int64_t *last;      /* [batch, steps]: the last slot that is seen */
+    const float *frequencies; /* [turned / 2]: radians per position of each pair */
+    long num_blocks, batch, steps, width, heads, kv_heads, head_width, turned, inner, slots, capacity;
     Type type;
     float attention_eps, feedforward_eps, scale;
     int threads;
@@ -38,4 +37,7 @@ typedef struct {
 /* 0 where there is no memory. */
 int rows_body(const Body *b);
 int rows_head(const Head *h);
+
+/* y = x / sqrt(mean(x^2) + eps) * weight of each row. */
+void rows_norm(const void *x, const void *weight, void *y, long rows, long width, float eps, Type type);
 #endif

@@ -86,33 +86,33 @@ static Block *read_blocks(PyObject *addresses, long *num_blocks) {
 }
 
 PyDoc_STRVAR(body_doc,
-             "body(blocks, x, rows, positions, mask, cos, sin, batch, steps, width, heads, kv_heads, head_width,\n"
-             "     turned, inner, slots, capacity, cache_rows, angle_batch, angle_step, attention_eps,\n"
-             "     feedforward_eps, scale, float32, threads)\n\n"
+             "body(blocks, x, rows, positions, last, frequencies, batch, steps, width, heads, kv_heads, head_width,\n"
+             "     turned, inner, slots, capacity, cache_rows, attention_eps, feedforward_eps, scale, float32,\n"
+             "     threads)\n\n"
              "All blocks of a body, in place on x, over addresses. Of each block there are eight: norm, product of\n"
              "queries, keys and values, output; norm, gate and up, down; keys and values of the cache, which are\n"
-             "written. Rows and positions are int64, no rows are 0; the mask is of bytes, angles are float32 and all\n"
-             "else is float32 or bfloat16. Widths in multiples of 16.");
+             "written. Rows, positions and the last slots that are seen are int64, no rows are 0; frequencies are\n"
+             "float32 and all else is float32 or bfloat16. Widths in multiples of 16.");
 
 static PyObject *body(PyObject *self, PyObject *args) {
-    Address x, rows, positions, mask, cos, sin;
+    Address x, rows, positions, last, frequencies;
     PyObject *addresses;
     long cache_rows;
     int float32, done;
     Body b = {0};
-    if (!PyArg_ParseTuple(args, "O!KKKKKKlllllllllllllfffpi", &PyTuple_Type, &addresses, &x, &rows, &positions, &mask,
-                          &cos, &sin, &b.batch, &b.steps, &b.width, &b.heads, &b.kv_heads, &b.head_width, &b.turned,
-                          &b.inner, &b.slots, &b.capacity, &cache_rows, &b.angle_batch, &b.angle_step,
-                          &b.attention_eps, &b.feedforward_eps, &b.scale, &float32, &b.threads))
+    if (!PyArg_ParseTuple(args, "O!KKKKKlllllllllllfffpi", &PyTuple_Type, &addresses, &x, &rows, &positions, &last,
+                          &frequencies, &b.batch, &b.steps, &b.width, &b.heads, &b.kv_heads, &b.head_width, &b.turned,
+                          &b.inner, &b.slots, &b.capacity, &cache_rows, &b.attention_eps, &b.feedforward_eps, &b.scale,
+                          &float32, &b.threads))
         return NULL;
     b.x = AT(void *, x);
     b.rows = AT(const int64_t *, rows);
     b.positions = AT(const int64_t *, positions);
-    b.mask = AT(const uint8_t *, mask);
-    b.cos = AT(const float *, cos);
-    b.sin = AT(const float *, sin);
+    b.last = AT(const int64_t *, last);
+    b.frequencies = AT(const float *, frequencies);
     b.type = float32 ? FLOAT32 : BFLOAT16;
     if (!all_below(b.positions, b.batch * b.steps, b.capacity, "position in the cache")) return NULL;
+    if (!all_below(b.last, b.batch * b.steps, b.capacity, "last position that is seen")) return NULL;
     if (b.rows != NULL && !all_below(b.rows, b.batch, cache_rows, "row of the cache")) return NULL;
     Block *blocks = read_blocks(addresses, &b.num_blocks);
     if (blocks == NULL) return NULL;
@@ -159,11 +159,27 @@ static PyObject *head(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(norm_doc,
+             "norm(x, weight, y, rows, width, eps, float32)\n\n"
+             "y = x / sqrt(mean(x^2) + eps) * weight of each row, over addresses of float32 or bfloat16.");
+
+static PyObject *norm(PyObject *self, PyObject *args) {
+    Address x, weight, y;
+    long rows, width;
+    float eps;
+    int float32;
+    if (!PyArg_ParseTuple(args, "KKKllfp", &x, &weight, &y, &rows, &width, &eps, &float32)) return NULL;
+    rows_norm(AT(const void *, x), AT(const void *, weight), AT(void *, y), rows, width, eps,
+              float32 ? FLOAT32 : BFLOAT16);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"linear", linear, METH_VARARGS, linear_doc},
     {"attention", attention, METH_VARARGS, attention_doc},
     {"body", body, METH_VARARGS, body_doc},
     {"head", head, METH_VARARGS, head_doc},
+    {"norm", norm, METH_VARARGS, norm_doc},
     {NULL, NULL, 0, NULL},
 };
 #else

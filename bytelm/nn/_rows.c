@@ -15,8 +15,6 @@
 #ifdef ROWS_SUPPORTED
 #define GROUP 128  /* inputs with one scale; 8 sums of two products of int8 and int16 fit into 32 bits 32 times over */
 #define MAX_ROWS 4 /* in registers; more rows are read in groups of so many, from the cache */
-#define LINE 64    /* bytes of a cache */
-#define AHEAD 2    /* lines of each next output that are asked for early */
 #define CHUNK 4096 /* inputs of all rows of a group that are read before those of the next output */
 
 INLINE float lane_sum(const float *parts) {
@@ -81,9 +79,7 @@ INLINE float lane_sum(const float *parts) {
             n = p->inputs - i < CHUNK / ROWS / GROUP * GROUP ? p->inputs - i : CHUNK / ROWS / GROUP * GROUP;           \
             for (long o = begin; o < end; o += OUTS) {                                                                 \
                 long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS; /* the last ones may be done twice */        \
-                for (long next = at + OUTS; next < at + 2 * OUTS && next < p->outputs; next++)                         \
-                    for (long k = 0; k < AHEAD; k++) /* a stream of its own, which begins slowly */                    \
-                        _mm_prefetch((const char *)(weight + next * p->inputs + i) + k * LINE, _MM_HINT_T0);           \
+                ask_early(weight, p->inputs * (long)sizeof(TYPE), at + OUTS, OUTS, p->outputs, i * (long)sizeof(TYPE));\
                 float *of = sums + (o - begin) * MAX_ROWS * LANES;                                                     \
                 add_##NAME##_##ROWS(p, row, i, weight + at * p->inputs, of, n);                                        \
             }                                                                                                          \

@@ -30,7 +30,8 @@ typedef struct {
 typedef struct {
     const void *q, *k, *v; /* [batch, heads, queries, width]; [rows, kv_heads, slots, width] with the strides below */
     const int64_t *rows;   /* [batch], of keys and values; NULL: each its own */
-    const uint8_t *mask;   /* [batch, queries, slots]: what is seen */
+    const uint8_t *mask;   /* [batch, queries, slots]: what is seen; or NULL */
+    const int64_t *last;   /* [batch, queries], where there is no mask: the last slot that is seen */
     void *y;               /* as q */
     Type type;             /* of all numbers: bfloat16 or float32 */
     long batch, heads, kv_heads, queries, slots, width, k_batch, k_head, v_batch, v_head;

@@ -17,8 +17,6 @@
 #define STEP 32     /* inputs at a time; half of them at the end of some rows */
 #define LANES 16
 #define CHUNK 8192  /* inputs of all rows of a group that are read before those of the next outputs */
-#define LINE 64     /* bytes of a cache */
-#define AHEAD 2     /* lines of each next output that are asked for early */
 #define DOT __attribute__((target("avx512f,avx512bw,avx512bf16")))
 #define INLINE static inline __attribute__((always_inline)) DOT
 
@@ -59,9 +57,7 @@ INLINE __m512bh load(const uint16_t *from, __mmask32 mask) { return (__m512bh)_m
             for (long o = begin; o < end; o += OUTS) {                                                                 \
                 long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS; /* the last ones may be done twice */        \
                 const uint16_t *w = p->weight + at * p->inputs;                                                        \
-                for (long next = at + OUTS; next < at + 2 * OUTS && next < p->outputs; next++)                         \
-                    for (long k = 0; k < AHEAD; k++) /* a stream of its own, which begins slowly */                    \
-                        _mm_prefetch((const char *)(p->weight + next * p->inputs + from) + k * LINE, _MM_HINT_T0);     \
+                ask_early(p->weight, p->inputs * 2, at + OUTS, OUTS, p->outputs, from * 2);                            \
                 __m512 acc[OUTS][ROWS];                                                                                \
                 for (int k = 0; k < OUTS; k++)                                                                         \
                     for (int r = 0; r < ROWS; r++) acc[k][r] = sums[o - begin + k][r];                                 \

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bytelm.graphs import InPlace
@@ -119,11 +119,15 @@ class CacheView:
         last_seen: Int[Tensor, "B T"] | None = None,
     ) -> None:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
-        slots = torch.arange(num_slots, device=positions.device)
-        last_seen = positions if last_seen is None else last_seen
-        self.mask_B1TS = (slots <= last_seen[..., None])[:, None]
+        self.last_seen = positions if last_seen is None else last_seen
         all_rows = torch.arange(len(positions), device=positions.device) if rows is None else rows
         self._into = (all_rows[:, None], slice(None), positions)
+
+    @property
+    def mask_B1TS(self) -> Bool[Tensor, "B 1 T S"]:
+        """Which slots each position sees."""
+        slots = torch.arange(self.num_slots, device=self.positions.device)
+        return (slots <= self.last_seen[..., None])[:, None]
 
     def extend(
         self, block: int, k_BGTE: Float[Tensor, "B G T E"], v_BGTE: Float[Tensor, "B G T E"]

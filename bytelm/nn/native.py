@@ -42,6 +42,30 @@ def is_for_core(rows: int, *tensors: torch.Tensor) -> bool:
     return all(tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
 
 
+def takes(x: torch.Tensor) -> bool:
+    """Whether the core is for these vectors. Not within ``torch.compile``: it fuses what lies between products itself.
+
+    Of bfloat16 as :func:`is_for_core` has it; up to :data:`FEW_ROWS` of float32, on the CPU, where no gradient is asked
+    for.
+    """
+    if core is None or torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not torch.Tensor:
+        return False
+    rows = x.numel() // x.shape[-1]
+    if x.dtype == torch.float32:
+        return 0 < rows <= FEW_ROWS and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return rows > 0 and is_for_core(rows, x)
+
+
+def fits(weight: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether the core reads a weight as it lies: a vector, or a matrix stored by rows, of widths that it knows."""
+    return type(weight) is torch.nn.Parameter and weight.dtype == dtype and weight.is_contiguous() and has_width(weight)
+
+
+def has_width(weight: torch.Tensor) -> bool:
+    """Whether the core knows the widths of a weight."""
+    return weight.dim() == 1 or (weight.shape[0] >= LEAST and weight.shape[1] % STEP == 0)
+
+
 def register(name: str, schema: str, run: Callable[..., torch.Tensor], shape: Callable[..., torch.Tensor]) -> None:
     """Make ``run`` the operation ``torch.ops.bytelm.<name>``, which ``torch.compile`` calls as it is.
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bytelm.nn import native
 from bytelm.nn.elementwise import is_elementwise, rms_norm
 
 
@@ -26,6 +27,16 @@ class RMSNorm(nn.Module):
         """Normalise each vector."""
         if is_elementwise(x, self.weight):
             return rms_norm(x, self.weight, self.eps)
+        if native.takes(x) and native.fits(self.weight, x.dtype):
+            return self._in_core(x)
         y = x.float()
         y = y * (y.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         return y.to(x.dtype) * self.weight
+
+    def _in_core(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        assert native.core is not None
+        x = x.contiguous()
+        y, width = torch.empty_like(x), x.shape[-1]
+        addresses = (x.data_ptr(), self.weight.data_ptr(), y.data_ptr())
+        native.core.norm(*addresses, x.numel() // width, width, self.eps, x.dtype == torch.float32)
+        return y

@@ -4,11 +4,11 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 
 from bytelm.nn.document_view import FlexMask
-from bytelm.nn.rotary import Angles, rotary_angles
+from bytelm.nn.rotary import Angles, rotary_angles, rotary_frequencies
 
 Seen = Bool[Tensor, "B 1 T S"] | FlexMask
 """Which slots each new position may see."""
@@ -38,6 +38,13 @@ class Rotary(nn.Module):
     def __init__(self, width: int, base: float) -> None:
         super().__init__()
         self.width, self.base = width, base
+        self._frequencies: Tensor | None = None
+
+    def frequencies(self, device: torch.device) -> Float32[Tensor, " _"]:
+        """Radians per position of each pair, made once for a device."""
+        if self._frequencies is None or self._frequencies.device != device:
+            self._frequencies = rotary_frequencies(self.width, self.base, device)
+        return self._frequencies
 
     def forward(self, positions: Int[Tensor, "*B T"], seen: Seen | None) -> Places:
         """The angles of the positions."""

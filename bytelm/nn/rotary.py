@@ -1,7 +1,7 @@
 """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34), half-split layout as in Llama."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from bytelm.nn.elementwise import is_elementwise, turn
@@ -10,14 +10,20 @@ Angles = tuple[Float[Tensor, "*B 1 T E"], Float[Tensor, "*B 1 T E"]]
 """Cosines, and sines whose first half is negative."""
 
 
+def rotary_frequencies(width: int, base: float, device: torch.device | None = None) -> Float32[Tensor, " _"]:
+    """Radians per position of each pair: ``base ** (-2 i / width)``."""
+    exponent = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+    frequencies: Tensor = base**-exponent
+    return frequencies
+
+
 def rotary_angles(positions: Int[Tensor, "*B T"], width: int, base: float) -> Angles:
     """Cosines and sines of the rotation at each position, the same for every head, in float32.
 
-    The first half of the sines is negative, as :func:`rotate` needs them. Pair ``i`` of ``width / 2`` pairs turns by
-    ``position * base ** (-2 i / width)`` radians.
+    The first half of the sines is negative, as :func:`rotate` needs them. Each pair turns by the position times its
+    frequency.
     """
-    exponent = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-    angles = positions[..., None].float() * base**-exponent
+    angles = positions[..., None].float() * rotary_frequencies(width, base, positions.device)
     cos, sin = angles.cos()[..., None, :, :], angles.sin()[..., None, :, :]
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 

@@ -75,7 +75,7 @@ def test_a_mask_that_shows_one_slot_too_many_is_caught(monkeypatch):
 
     def generous(self, cache, rows, positions, num_slots):
         plain(self, cache, rows, positions, num_slots)
-        self.mask_B1TS = (torch.arange(num_slots) <= positions[..., None] + 1)[:, None]
+        self.last_seen = positions + 1
 
     monkeypatch.setattr(CacheView, "__init__", generous)
     steps = [([0, 1, 2], 3, [0, 0, 0]), ([0, 1, 2], 1, [1, 2, 3])]

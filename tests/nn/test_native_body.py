@@ -1,6 +1,8 @@
 """Blocks of a body and chained heads in the native core, against the modules: as near to float64 as they are."""
 
 import copy
+import gc
+import weakref
 from collections import Counter
 
 import pytest
@@ -108,7 +110,7 @@ def test_a_row_is_the_same_alone_and_among_others(dtype, core):
 
     def through_blocks(row, step):
         view = CacheView(cache, rows[row], positions[row, step], 24)
-        return run_blocks(model.blocks, x_BTD[row, step], model.position(view.positions, view.mask_B1TS), view)
+        return run_blocks(model.blocks, model.position, x_BTD[row, step], view.positions, view)
 
     with torch.no_grad():
         together = through_blocks(slice(None), slice(None))
@@ -173,13 +175,48 @@ def wrapped(model):
     model.blocks[1].feedforward.down = torch.nn.Sequential(model.blocks[1].feedforward.down)
 
 
-@pytest.mark.parametrize("change", [biased, by_columns, hooked, wrapped])
-def test_what_the_core_cannot_read_is_left_to_the_modules(change, core, monkeypatch):
+def called_otherwise(model):
+    attention = model.blocks[1].attention
+    attention.forward = attention.forward
+
+
+CHANGES = [biased, by_columns, hooked, wrapped, called_otherwise]
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_the_core_cannot_read_is_left_to_the_modules(change, known, core, monkeypatch):
     model = model_of(torch.float32)
+    if known:
+        read(model, 1, 1, None)
+        assert core.calls.pop("body") == 1
     change(model)
     found = read(model, 1, 1, None)
     assert not core.calls["body"]
-    assert all(map(torch.equal, found, plainly(monkeypatch, read, model, 1, 1, None)))
+    assert all(map(torch.allclose, found, plainly(monkeypatch, read, model, 1, 1, None)))
+
+
+def test_weights_that_are_put_in_their_place_are_read(core, monkeypatch):
+    model = model_of(torch.float32)
+    read(model, 1, 1, None)
+    layer = model.blocks[1].feedforward
+    layer.gate_up.weight = torch.nn.Parameter(torch.randn_like(layer.gate_up.weight), requires_grad=False)
+    layer.down.weight.data = torch.randn_like(layer.down.weight)
+    norm, model.blocks[0].attention_norm = model.blocks[0].attention_norm, copy.deepcopy(model.blocks[1].attention_norm)
+    model.blocks[0].attention_norm.weight.data.mul_(2)
+    model.norm = norm
+    found = read(model, 1, 1, None)
+    assert core.calls["body"] == 2
+    assert all(map(torch.allclose, found, plainly(monkeypatch, read, model, 1, 1, None)))
+
+
+def test_models_are_not_kept():
+    model = model_of(torch.float32)
+    read(model, 1, 1, None)
+    blocks = weakref.ref(model.blocks)
+    del model
+    gc.collect()
+    assert blocks() is None
 
 
 def test_hooks_of_heads_are_called(core):
