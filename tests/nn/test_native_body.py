@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from support import tiny_config, tiny_model
+from torch.utils.flop_counter import FlopCounterMode
 
 from bytelm.model.build import build_model
 from bytelm.model.config import RotaryConfig
@@ -229,7 +230,7 @@ def test_hooks_of_heads_are_called(core):
     with torch.no_grad():
         model.heads.step(torch.randn(1, 32), torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
     assert seen == [1]
-    assert not core.calls
+    assert not core.calls["head"]
 
 
 def test_gradients_many_rows_and_autocast_are_left_to_the_modules(core):
@@ -241,6 +242,15 @@ def test_gradients_many_rows_and_autocast_are_left_to_the_modules(core):
             forward(model, windows[:, :1], model.new_cache(1, 24), None, positions[:, :1], 24)
     forward(model, windows[:, :1], model.new_cache(1, 24), None, positions[:, :1], 24)
     assert not core.calls["body"]
+
+
+def test_operations_are_seen_by_those_who_count_them(core):
+    model = model_of(torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        read(model, 1, 1, None)
+    assert not core.calls
+    products = sum(p.numel() for block in model.blocks for p in block.parameters() if p.dim() == 2)
+    assert counter.get_total_flops() > 2 * products
 
 
 def test_widths_that_the_core_does_not_know(core):
