@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,7 +15,7 @@ class KnownModules:
     """A tree of modules as it was when it was looked at, and the weights of some of them.
 
     To look at every module anew takes as long as the products of a small model: by name they are found in Python. So
-    the dictionaries are kept in which modules keep their parts, weights and hooks.
+    the dictionaries are kept in which modules keep their parts, weights and hooks, and compared without a loop.
 
     Args:
         root: of the tree.
@@ -24,7 +25,9 @@ class KnownModules:
     def __init__(self, root: nn.Module, readers: Sequence[nn.Module]) -> None:
         modules = list(root.modules())
         links = [(module._modules, name, part) for module in modules for name, part in module._modules.items()]
-        self._links = links
+        self._holders = [holder for holder, _, _ in links]
+        self._names = [name for _, name, _ in links]
+        self._parts = [part for _, _, part in links]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self._attributes = [vars(module) for module in modules]
         self._parameters = [module._parameters for module in readers]
@@ -34,13 +37,13 @@ class KnownModules:
 
     def is_as_it_was(self) -> bool:
         """Whether each part is where it was, and no bias has come to a weight."""
-        if any(parameters.get("bias") is not None for parameters in self._parameters):
-            return False
-        return all(parts.get(name) is part for parts, name, part in self._links)
+        biases = map(dict.get, self._parameters, repeat("bias"))
+        parts = map(dict.get, self._holders, self._names)
+        return all(map(operator.is_, parts, self._parts)) and all(map(operator.is_, biases, repeat(None)))
 
     def addresses(self, dtype: torch.dtype) -> tuple[int, ...] | None:
         """Where the weights are; None where the core cannot read one of this type, or a module's call is waited for."""
-        if any(self._hooks) or any("forward" in attributes for attributes in self._attributes):
+        if any(self._hooks) or any(map(operator.contains, self._attributes, repeat("forward"))):
             return None
         weights = [parameters["weight"] for parameters in self._parameters]
         addresses = tuple([0 if weight is None else weight.data_ptr() for weight in weights])
