@@ -64,14 +64,14 @@ def inputs(batch, steps, rows):
 
 
 @torch.no_grad()
-def read(model, batch, steps, rows, num_slots=21):
+def read(model, batch, steps, rows, num_slots=21, last_seen=None):
     """States, and the keys and values of all blocks after the forward, of a cache that held noise."""
     windows, rows, positions = inputs(batch, steps, rows)
     cache = model.new_cache(6 if rows is not None else batch, 24)
     generator = torch.Generator().manual_seed(0)
     for part in (*cache.keys, *cache.values):
         part.copy_(torch.randn(part.shape, generator=generator))
-    h_BTD = forward(model, windows, cache, rows, positions, num_slots)
+    h_BTD = forward(model, windows, cache, rows, positions, num_slots, last_seen)
     return h_BTD, torch.stack([*cache.keys, *cache.values])
 
 
@@ -129,6 +129,18 @@ def test_a_row_is_the_same_alone_and_among_others(dtype, core):
 def test_slots_that_are_not_seen_change_nothing(dtype):
     model = model_of(dtype)
     assert torch.equal(read(model, 1, 2, None, num_slots=11)[0], read(model, 1, 2, None, num_slots=24)[0])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_positions_that_see_further(dtype, core, monkeypatch):
+    """As in a prompt that sees all of itself."""
+    model, last_seen = model_of(dtype), torch.tensor([[12, 12, 12], [14, 13, 20]])
+    found, _ = read(model, 2, 3, None, last_seen=last_seen)
+    assert core.calls["body"] == 1
+    other, _ = plainly(monkeypatch, read, model, 2, 3, None, 21, last_seen)
+    exact, _ = read(copy.deepcopy(model).double(), 2, 3, None, last_seen=last_seen)
+    assert error(found, exact) < 1.3 * error(other, exact) + 2e-7
+    assert error(read(model, 2, 3, None)[0], exact) > 0.01
 
 
 @pytest.mark.parametrize("dtype", TYPES)
