@@ -41,7 +41,9 @@ def digest(path: Path) -> str:
 def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, words: str) -> dict[str, str]:
     """What the template has in capitals."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    data, step = settings["data"], json.loads((exported / "config.json").read_text())["provenance"]["step"]
+    data, config = settings["data"], bytelm.load(exported).config
+    merger, heads = config.merger.tables, config.heads.tables
+    step = json.loads((exported / "config.json").read_text())["provenance"]["step"]
     corpus = Corpus.open(data["train"], verify=False)
     characters = step * data["batch_size"] * data["window"] / corpus.manifest.bytes_per_character
     rows = [f"| {row['model']} | {row['bits_per_char']:.3f} | {row['bytes'] or ''} |" for row in results["rows"]]
@@ -52,7 +54,16 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
     table = ["| model, law | bits/char | bytes |", "|---|---|---|", *rows, ""]
     table += ["| model, law, draft; greedy, one thread | chars/s | chars/forward |", "|---|---|---|", *fast]
     return {
-        "PARAMETERS": f"{bytelm.load(exported).config.num_parameters():,}",
+        "PARAMETERS": f"{config.num_parameters():,}",
+        "PATCH_CHARACTERS": f"{config.patch / corpus.manifest.bytes_per_character:.1f}",
+        "PATCH": str(config.patch),
+        "BLOCKS": str(config.num_blocks),
+        "WIDTH": str(config.width),
+        "ROW_WIDTH": str(merger.row_width),
+        "MERGER_ROWS": f"{merger.rows:,} for each n of {', '.join(map(str, merger.orders))}",
+        "HEAD_ROWS": f"{heads.rows:,} for each n of {', '.join(map(str, heads.orders))}",
+        "WINDOWS": str(data["batch_size"]),
+        "PRECISION": f"`{settings['trainer']['precision']}`",
         "BYTES": f"{sum((exported / name).stat().st_size for name in FILES):,}",
         "COOLDOWN": f"{settings['model']['optimizer']['cooldown_steps']:,}",
         "STEPS": f"{step:,}",

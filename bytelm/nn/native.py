@@ -18,6 +18,9 @@ LEAST = 6
 FEW_ROWS = 8
 """Rows up to which the core is faster than torch on processors that multiply bfloat16; on others it always is."""
 
+NARROW, MANY_ROWS = 1024, 32
+"""Width up to which the time between operations is worth more than torch's products, and for how many rows."""
+
 
 def _load() -> ModuleType | None:
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
@@ -43,19 +46,20 @@ def is_for_core(rows: int, *tensors: torch.Tensor) -> bool:
 
 
 def takes(x: torch.Tensor) -> bool:
-    """Whether the core is for these vectors. Not within ``torch.compile``: it fuses what lies between products itself.
+    """Whether the core is for what comes between products of these vectors, too: blocks, heads, norms.
 
-    Of bfloat16 as :func:`is_for_core` has it; up to :data:`FEW_ROWS` of float32, on the CPU, where no gradient is asked
-    for.
+    For bfloat16 and float32 on the CPU, where no gradient is asked for: up to :data:`FEW_ROWS`, of :data:`NARROW`
+    vectors up to :data:`MANY_ROWS`; any number of bfloat16 on processors that do not multiply it. Not within
+    ``torch.compile``, which fuses such operations itself, and not while somebody counts or follows operations.
     """
     if core is None or torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not torch.Tensor:
         return False
-    if torch._C._len_torch_dispatch_stack():  # somebody counts or follows operations, which the core's are not
+    if x.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
         return False
-    rows = x.numel() // x.shape[-1]
-    if x.dtype == torch.float32:
-        return 0 < rows <= FEW_ROWS and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return rows > 0 and is_for_core(rows, x)
+    rows, most = x.numel() // x.shape[-1], MANY_ROWS if x.shape[-1] <= NARROW else FEW_ROWS
+    if x.dtype == torch.bfloat16:
+        return rows > 0 and (rows <= most or not has_unit)
+    return x.dtype == torch.float32 and 0 < rows <= most and not torch.is_autocast_enabled("cpu")
 
 
 def fits(weight: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -25,6 +25,7 @@ SHAPES = [
     pytest.param(2, 3, None, id="a batch"),
     pytest.param(3, 1, [5, 0, 2], id="some streams"),
     pytest.param(2, 4, [1, 0], id="streams and drafts"),
+    pytest.param(6, 5, None, id="many rows"),
 ]
 
 
@@ -247,13 +248,27 @@ def test_hooks_of_heads_are_called(core):
 
 def test_gradients_many_rows_and_autocast_are_left_to_the_modules(core):
     model = model_of(torch.float32)
-    windows, _, positions = inputs(1, native.FEW_ROWS + 1, None)
+    windows, _, positions = inputs(1, native.MANY_ROWS + 1, None)
     with torch.no_grad():
-        forward(model, windows, model.new_cache(1, 24), None, positions, 24)
+        forward(model, windows, model.new_cache(1, 48), None, positions, 48)
         with torch.autocast("cpu", torch.bfloat16):
             forward(model, windows[:, :1], model.new_cache(1, 24), None, positions[:, :1], 24)
     forward(model, windows[:, :1], model.new_cache(1, 24), None, positions[:, :1], 24)
     assert not core.calls["body"]
+
+
+def test_up_to_how_many_rows(monkeypatch):
+    monkeypatch.setattr(native, "has_unit", True)
+    with torch.no_grad():
+        for dtype in TYPES:
+            for width, most in ((native.NARROW, native.MANY_ROWS), (2 * native.NARROW, native.FEW_ROWS)):
+                assert native.takes(torch.zeros(most, width, dtype=dtype))
+                assert not native.takes(torch.zeros(most + 1, width, dtype=dtype))
+        assert not native.takes(torch.zeros(0, 16))
+        assert not native.takes(torch.zeros(1, 16, dtype=torch.float64))
+        monkeypatch.setattr(native, "has_unit", False)
+        assert native.takes(torch.zeros(99, 2 * native.NARROW, dtype=torch.bfloat16))
+        assert not native.takes(torch.zeros(99, 2 * native.NARROW))
 
 
 def test_operations_are_seen_by_those_who_count_them(core):
