@@ -19,7 +19,8 @@ from bytelm.corpus import DEFAULT_PROMPTS, build_corpus, split_default_texts
 from bytelm.encoding import get_encoding
 from bytelm.evaluation import CharacterNgram
 from bytelm.evaluation.plots import plot_head_bits, plot_loss, plot_text
-from bytelm.hub import LanguageModel, Output, save_checkpoint
+from bytelm.hub import LanguageModel, Output, load, save_checkpoint
+from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
 from bytelm.model import build_model
 from bytelm.model.config import ChainedHeadsConfig, MergerConfig, NgramConfig
 from bytelm.model.presets import get_preset
@@ -66,8 +67,11 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
     before = LanguageModel(build_model(module.config, seed=module.seed), Tokenizer(encoding))
     lm = LanguageModel(module.model, Tokenizer(encoding))
     save_checkpoint(out / "model", module.model, encoding, {"step": steps, "text": "embedded default"})
+    shipped = load(DEFAULT_MODEL) if shipped_folder(DEFAULT_MODEL) else None
     with working("scoring"):
         bits = _bits_per_char(before, lm, train_texts, held_out)
+        if shipped is not None:
+            bits[f"{DEFAULT_MODEL}, {shipped.law}"] = shipped.score(held_out).total.bits_per_char
     with working("measuring decoding"):
         ways = decoding_ways(lm, drafts=("none", "heads"))
         speeds = {
@@ -77,9 +81,10 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
             for name, temperature in (("greedy", 0.0), ("sampled", 1.0))
         }
     with working("generating and drawing"):
-        samples = lm.generate(
-            DEFAULT_PROMPTS, max_new_tokens=SAMPLED_BYTES, do_sample=True, temperature=0.8, top_p=0.9, seed=0
-        )
+        samples = _sample(lm)
+        texts = {"the trained model": samples.texts}
+        if shipped is not None:
+            texts[f"{DEFAULT_MODEL}, which comes with the package"] = _sample(shipped).texts
         pictures = _draw(out, lm, samples)
     best = min(value for name, value in bits.items() if name.startswith("after"))
     report = DemoReport(
@@ -93,8 +98,14 @@ def run_demo(out: Path, console: Console, steps: int = NUM_STEPS) -> DemoReport:
         pictures=pictures,
     )
     (out / "report.json").write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    _print(console, report, samples, out)
+    _print(console, report, texts, out)
     return report
+
+
+def _sample(lm: LanguageModel) -> Output:
+    return lm.generate(
+        DEFAULT_PROMPTS, max_new_tokens=SAMPLED_BYTES, do_sample=True, temperature=0.8, top_p=0.9, seed=0
+    )
 
 
 def _build_corpora(out: Path, train_texts: list[str], held_out: list[str], console: Console) -> CorpusData:
@@ -176,7 +187,7 @@ def _draw(out: Path, lm: LanguageModel, samples: Output) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _print(console: Console, report: DemoReport, samples: Output, out: Path) -> None:
+def _print(console: Console, report: DemoReport, texts: dict[str, list[str]], out: Path) -> None:
     def say(text: str, end: str = "\n") -> None:
         console.print(text, end=end, markup=False, highlight=False, soft_wrap=True)
 
@@ -187,8 +198,10 @@ def _print(console: Console, report: DemoReport, samples: Output, out: Path) -> 
     say(format_speeds([speed for speeds in report.decoding.values() for speed in speeds]))
     verdict = "better" if report.beats_trigram else "NOT better"
     say(f"\nThe trained model is {verdict} than the trigram model on the held-out text.")
-    for prompt, text in zip(DEFAULT_PROMPTS, samples.texts, strict=True):
-        say(f"\n[{prompt}] {text}")
+    for name, written in texts.items():
+        say(f"\nwritten by {name}:")
+        for prompt, text in zip(DEFAULT_PROMPTS, written, strict=True):
+            say(f"\n[{prompt}] {text}")
     say(f"\npictures: {', '.join(Path(p).name for p in report.pictures)} in {out}")
     say(f"trained in {report.train_seconds:.0f} s, all in {report.total_seconds:.0f} s")
 

@@ -11,6 +11,7 @@ import pytest
 import bytelm
 from bytelm.cli import main
 from bytelm.corpus import DEFAULT_PROMPTS, Corpus
+from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,9 @@ def report(demo):
 
 def test_every_law_and_rival_is_scored_on_the_same_text(report):
     names = {"before training, chain", "unigram", "trigram", "after training, chain", "after training, next"}
+    if shipped_folder(DEFAULT_MODEL):
+        names.add(f"{DEFAULT_MODEL}, chain")
+        assert report["bits_per_char"][f"{DEFAULT_MODEL}, chain"] < report["bits_per_char"]["trigram"]
     assert set(report["bits_per_char"]) == names
     assert all(1 < bits < 12 and math.isfinite(bits) for bits in report["bits_per_char"].values())
     assert report["bits_per_char"]["trigram"] < report["bits_per_char"]["unigram"]
