@@ -43,7 +43,7 @@ def run_blocks(
         positions: of the stream, which the view has, too.
         view: as for :meth:`bytelm.model.byte_lm.ByteLM.forward`.
     """
-    if native.takes(x_BTD) and isinstance(view, CacheView) and type(position) is Rotary:
+    if native.takes(x_BTD) and type(view) is CacheView and type(position) is Rotary:
         addresses = _BODIES.addresses(blocks, x_BTD.dtype)
         if addresses is not None and _is_packed(view, x_BTD.dtype):
             return _in_core(addresses, blocks, position, x_BTD, view)

@@ -95,7 +95,7 @@ def test_windows_are_scored_a_few_at_a_time(monkeypatch):
     windows, steps = windows_of(6, 4), []
     whole = score_windows(lm, windows)
     monkeypatch.setattr(text_windows, "_MOST_LOGITS", 256 * 25)
-    assert score_windows(lm, windows, on_progress=steps.append).nats == pytest.approx(whole.nats, rel=1e-9)
+    assert score_windows(lm, windows, on_progress=steps.append).nats == pytest.approx(whole.nats, rel=1e-7)
     assert sum(steps) == len(windows)
     assert 3 < len(steps) < len(windows)
 

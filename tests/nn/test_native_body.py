@@ -102,7 +102,7 @@ def test_states_and_cache_are_as_near_as_those_of_the_modules(turned, batch, ste
     exact = read(copy.deepcopy(model).double(), batch, steps, rows)
     for mine, theirs, expected in zip(found, other, exact, strict=True):
         assert mine.dtype == theirs.dtype == dtype
-        assert error(mine, expected) < 1.3 * error(theirs, expected) + 2e-7
+        assert error(mine, expected) < 2 * error(theirs, expected) + 2e-7
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -140,7 +140,7 @@ def test_positions_that_see_further(dtype, core, monkeypatch):
     assert core.calls["body"] == 1
     other, _ = plainly(monkeypatch, read, model, 2, 3, None, 21, last_seen)
     exact, _ = read(copy.deepcopy(model).double(), 2, 3, None, last_seen=last_seen)
-    assert error(found, exact) < 1.3 * error(other, exact) + 2e-7
+    assert error(found, exact) < 2 * error(other, exact) + 2e-7
     assert error(read(model, 2, 3, None)[0], exact) > 0.01
 
 
@@ -172,7 +172,7 @@ def test_heads(known, tables, dtype, core, monkeypatch):
         exact = copy.deepcopy(model).double().heads.step(h_BTD.double(), window, prefix)
         alone = model.heads.step(h_BTD[1, 2], window[1, 2], prefix[1, 2])
     assert found.dtype == other.dtype
-    assert error(found, exact) < 1.3 * error(other, exact) + 2e-7
+    assert error(found, exact) < 2 * error(other, exact) + 2e-7
     assert torch.equal(alone, found[1, 2])
 
 

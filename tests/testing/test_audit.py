@@ -12,6 +12,7 @@ import bytelm.testing as kit
 from bytelm.decoding import HeadsDrafter, LookupDrafter, decode
 from bytelm.model import reading
 from bytelm.model.targets import NextTarget, PatchTarget, make_target
+from bytelm.nn import native
 from bytelm.nn.kv_cache import CacheView
 from bytelm.nn.position import Rotary
 
@@ -95,6 +96,7 @@ def test_a_rejected_draft_left_in_its_slot_is_caught(monkeypatch, law):
 
     plain = CacheView.extend
     make = byte_target(law)
+    monkeypatch.setattr(native, "core", None)  # which writes to the cache itself
     monkeypatch.setattr(CacheView, "extend", keep)
     report = kit.check_cache(make, PROMPTS)
     assert report.failed
@@ -131,6 +133,7 @@ def test_a_position_off_by_one_is_caught(monkeypatch, law, target):
 def test_a_mask_with_a_leak_is_caught_by_poison_alone(monkeypatch, law):
     """What should be hidden counts exp(-40) of the rest: nothing, until a number there is huge."""
     plain, make = Rotary.forward, byte_target(law)
+    monkeypatch.setattr(native, "core", None)  # which has no mask that could leak
 
     def leaky(self, positions, seen):
         places = plain(self, positions, seen)
@@ -144,8 +147,9 @@ def test_a_mask_with_a_leak_is_caught_by_poison_alone(monkeypatch, law):
 
 
 @pytest.mark.parametrize(("law", "base"), [("product", PatchTarget), ("chain", PatchTarget), ("next", NextTarget)])
-def test_slots_that_need_not_be_loaded_are_caught_by_poison_alone(law, base):
+def test_slots_that_need_not_be_loaded_are_caught_by_poison_alone(monkeypatch, law, base):
     """0 times NaN is NaN: a forward over all of the cache shows, though its mask is right."""
+    monkeypatch.setattr(native, "core", None)  # which loads what is seen alone
 
     class Greedy(base):
         def _slots_read(self, num_slots):

@@ -154,7 +154,7 @@ def test_completions_are_learned_and_generated(tmp_path):
     data = InstructData(path, once, window=64, batch_size=8)
     before = LanguageModel(trained.model, TOKENIZER).generate([p for p, _ in PAIRS], max_new_tokens=24)
     trained.train()
-    trainer = fit(trained, data, tmp_path, 8)
+    trainer = fit(trained, data, tmp_path, 12)
     assert before.texts != [c for _, c in PAIRS]
     assert float(trainer.callback_metrics["val/bits_per_char"]) < 0.5
     lm = LanguageModel(trained.model, TOKENIZER)

@@ -104,7 +104,7 @@ def test_rows_of_queries_keys_and_values_are_what_they_are_said_to_be():
     x, weight = torch.randn(1, 6, 32), attention.query_key_value.weight.data
     whole, saved = attention(x, *places), weight.clone()
     averages = attention.output(
-        (x @ weight[-values:].T).cumsum(1).unflatten(-1, (2, 1, 8)).expand(-1, -1, -1, 2, -1).flatten(2)
+        (x @ weight[-values:].T).cumsum(1).unflatten(-1, (1, 1, 16)).expand(-1, -1, -1, 2, -1).flatten(2)
         / torch.arange(1, 7)[:, None]
     )
     assert not torch.allclose(whole, averages, rtol=1e-3)
