@@ -84,7 +84,11 @@ def speeds(models: dict[str, LanguageModel], texts: list[str], repeats: int) -> 
     """Characters per second of each law without a draft, greedy, on the beginnings of documents."""
     prompts = [text[:64] for text in texts if len(text) > 64][:4]
     measured = measure_generation(
-        {name: (lm, lm.laws) for name, lm in models.items()}, prompts, drafts=("none", "auto"), repeats=repeats
+        {name: (lm, lm.laws) for name, lm in models.items()},
+        prompts,
+        drafts=("none", "auto"),
+        max_new_chars=96,
+        repeats=repeats,
     )
     return [
         {
