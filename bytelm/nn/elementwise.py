@@ -90,9 +90,8 @@ def _turned(x: Tensor, y: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Te
     batch, heads, positions, width = x.shape
     if x.stride(-1) != 1:
         x = x.contiguous()
-    cos, sin = (
-        part.expand(batch, 1, positions, -1).contiguous() if part.stride(-1) != 1 else part for part in (cos, sin)
-    )
+    if cos.stride() != sin.stride() or cos.stride(-1) != 1:
+        cos, sin = cos.contiguous(), sin.contiguous()
     angles = cos.expand(batch, 1, positions, -1)
     strides = (*x.stride()[:3], *y.stride()[:3], angles.stride(0), angles.stride(2))
     shape = (batch, heads, positions, width, cos.shape[-1])

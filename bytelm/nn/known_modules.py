@@ -28,6 +28,7 @@ class KnownModules:
         self._holders = [holder for holder, _, _ in links]
         self._names = [name for _, name, _ in links]
         self._parts = [part for _, _, part in links]
+        self._types = [type(part) for part in self._parts]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self._attributes = [vars(module) for module in modules]
         self._parameters = [module._parameters for module in readers]
@@ -36,16 +37,20 @@ class KnownModules:
         self._dtype: torch.dtype | None = None
 
     def is_as_it_was(self) -> bool:
-        """Whether each part is where it was, and no bias has come to a weight."""
+        """Whether each part is where it was and of the class that it was, and no bias has come to a weight."""
         biases = map(dict.get, self._parameters, repeat("bias"))
         parts = map(dict.get, self._holders, self._names)
-        return all(map(operator.is_, parts, self._parts)) and all(map(operator.is_, biases, repeat(None)))
+        if not all(map(operator.is_, parts, self._parts)):
+            return False
+        return all(map(operator.is_, map(type, self._parts), self._types)) and all(
+            map(operator.is_, biases, repeat(None))
+        )
 
     def addresses(self, dtype: torch.dtype) -> tuple[int, ...] | None:
         """Where the weights are; None where the core cannot read one of this type, or a module's call is waited for."""
         if any(self._hooks) or any(map(operator.contains, self._attributes, repeat("forward"))):
             return None
-        weights = [parameters["weight"] for parameters in self._parameters]
+        weights = [parameters.get("weight") for parameters in self._parameters]
         addresses = tuple([0 if weight is None else weight.data_ptr() for weight in weights])
         same = len(weights) == len(self._weights) and all(map(operator.is_, weights, self._weights))
         if not (same and addresses == self._addresses and dtype == self._dtype):

@@ -64,7 +64,9 @@ def takes(x: torch.Tensor) -> bool:
 
 def fits(weight: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether the core reads a weight as it lies: a vector, or a matrix stored by rows, of widths that it knows."""
-    return type(weight) is torch.nn.Parameter and weight.dtype == dtype and weight.is_contiguous() and has_width(weight)
+    if type(weight) is not torch.nn.Parameter or weight.dtype != dtype or weight.device.type != "cpu":
+        return False
+    return weight.is_contiguous() and has_width(weight)
 
 
 def has_width(weight: torch.Tensor) -> bool:

@@ -141,7 +141,9 @@ def _is_packed(view: CacheView, dtype: torch.dtype) -> bool:
     """Whether the cache lies as the core reads it."""
     keys = view.cache.keys[0]
     parts = (*view.cache.keys, *view.cache.values)
-    return keys.dtype == dtype and keys.shape[-1] % native.STEP == 0 and all(part.is_contiguous() for part in parts)
+    if keys.dtype != dtype or keys.device.type != "cpu" or keys.shape[-1] % native.STEP:
+        return False
+    return all(part.is_contiguous() for part in parts)
 
 
 def _in_core(

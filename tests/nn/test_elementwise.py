@@ -124,6 +124,14 @@ def test_rows_that_do_not_lie_together():
         assert torch.equal(found, expected)
 
 
+def test_angles_that_lie_otherwise(plain):
+    x, grad = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
+    cos, sin = rotary_angles(torch.arange(10).view(2, 5), 8, 100.0)
+    sin = sin.transpose(-1, -2).contiguous().transpose(-1, -2)
+    for found, expected in zip(turned(x, cos, sin, grad), plain(turned, x, cos, sin, grad), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_no_rows():
     x = torch.randn(0, 8, requires_grad=True)
     norm = RMSNorm(8, 1e-5)

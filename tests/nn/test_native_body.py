@@ -15,6 +15,7 @@ from bytelm.model.config import RotaryConfig
 from bytelm.model.reading import forward
 from bytelm.nn import native
 from bytelm.nn.kv_cache import CacheView
+from bytelm.nn.linear import Linear
 from bytelm.nn.native_body import run_blocks
 
 pytestmark = pytest.mark.skipif(native.core is None, reason="the core was not built")
@@ -198,7 +199,19 @@ def called_otherwise(model):
     attention.forward = attention.forward
 
 
-CHANGES = [biased, by_columns, hooked, wrapped, called_otherwise]
+def parametrised(model):
+    torch.nn.utils.parametrize.register_parametrization(model.blocks[1].feedforward.down, "weight", torch.nn.Identity())
+
+
+def of_another_class(model):
+    class Doubled(Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model.blocks[1].feedforward.down.__class__ = Doubled
+
+
+CHANGES = [parametrised, of_another_class, biased, by_columns, hooked, wrapped, called_otherwise]
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -235,6 +248,14 @@ def test_models_are_not_kept():
     del model
     gc.collect()
     assert blocks() is None
+
+
+def test_weights_elsewhere_are_left_to_torch(core):
+    model = model_of(torch.float32)
+    model.blocks.to("meta")
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        read(model, 1, 1, None)
+    assert not core.calls["body"]
 
 
 def test_hooks_of_heads_are_called(core):
