@@ -16,7 +16,7 @@ CORES = [
     Extension(
         "bytelm.nn._rows",
         [f"bytelm/nn/{name}.c" for name in ("_module", "_rows", "_rows_dot", "_attend", "_blocks")],
-        depends=[f"bytelm/nn/{name}.h" for name in ("_rows", "_rows_dot", "_blocks")],
+        depends=[f"bytelm/nn/{name}.h" for name in ("_numbers", "_rows", "_rows_dot", "_blocks")],
         extra_compile_args=["-O3", "-fno-math-errno", "-fopenmp"],
         extra_link_args=["-fopenmp"],
         optional=True,
@@ -24,6 +24,7 @@ CORES = [
     Extension(
         "bytelm.nn._elementwise",
         ["bytelm/nn/_elementwise.c"],
+        depends=["bytelm/nn/_numbers.h"],
         extra_compile_args=["-O3", "-fno-math-errno", "-ffp-contract=off", "-fopenmp"],
         extra_link_args=["-fopenmp"],
         optional=True,

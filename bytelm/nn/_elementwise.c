@@ -7,9 +7,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "_numbers.h"
 
 #define BLOCK 64 /* rows */
 
@@ -18,24 +18,6 @@
 #else
 #define FOR_EACH_PROCESSOR
 #endif
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE float from_bf16(uint16_t bits) {
-    uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
-INLINE uint16_t to_bf16(float value) { /* to the nearest, ties to even */
-    uint32_t wide;
-    memcpy(&wide, &value, 4);
-    uint32_t rounded = (wide + 0x7FFFu + ((wide >> 16) & 1u)) >> 16;
-    return (uint16_t)(value != value ? 0x7FC0u : rounded);
-}
-
-INLINE float from_float(float value) { return value; }
-INLINE float to_float(float value) { return value; }
 
 typedef struct {
     const void *x;      /* [rows, width], float32 or bfloat16 */

@@ -1,6 +1,5 @@
 /* What the parts of the native core for few rows share: products, attention, blocks. AVX2 with FMA. */
-#include <stdint.h>
-#include <string.h>
+#include "_numbers.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define ROWS_SUPPORTED
@@ -52,23 +51,6 @@ void rows_pack_float(const float *x, float *to, long rows, long inputs);
 
 /* 0 where there is no memory. */
 int rows_attend(const Attention *a);
-
-INLINE float from_bf16(uint16_t bits) {
-    uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
-INLINE uint16_t to_bf16(float value) { /* to the nearest, ties to even */
-    uint32_t wide;
-    memcpy(&wide, &value, 4);
-    uint32_t nearest = (wide + 0x7FFFu + ((wide >> 16) & 1u)) >> 16;
-    return (uint16_t)(value != value ? 0x7FC0u : nearest);
-}
-
-INLINE float from_float(float value) { return value; }
-INLINE float to_float(float value) { return value; }
 
 INLINE void load_bf16(const uint16_t *w, __m256 *low, __m256 *high) {
     __m256i pairs = _mm256_loadu_si256((const __m256i *)w);
