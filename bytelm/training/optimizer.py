@@ -62,6 +62,8 @@ class OptimizerConfig(Config):
             the rows that its batches read, each by the AdamW of a parameter that has seen no other steps
             (:class:`~bytelm.training.row_adamw.RowAdamW`): another rule, at a cost that does not grow with the tables.
             Whole tables in every process, not sharded.
+        table_lr_scale: rate of the rows of n-gram tables, as a multiple of that of all else, throughout the schedule:
+            with ``read_rows`` a row moves in few of the steps, and learns slowly at the common rate.
     """
 
     algorithm: Literal["adamw", "muon"] = "adamw"
@@ -76,6 +78,7 @@ class OptimizerConfig(Config):
     decay_groups: tuple[DecayGroup, ...] = ()
     momentum: float = 0.95
     tables: Literal["all_rows", "read_rows"] = "all_rows"
+    table_lr_scale: float = 1.0
 
     def validate(self) -> None:
         """Check the ranges."""
@@ -88,6 +91,7 @@ class OptimizerConfig(Config):
         self.require(self.eps > 0, "eps", "a number > 0")
         self.require(self.weight_decay >= 0, "weight_decay", "a number >= 0")
         self.require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
+        self.require(0 < self.table_lr_scale < math.inf, "table_lr_scale", "a number > 0")
         if self.algorithm == "muon" and not hasattr(torch.optim, "Muon"):
             raise ConfigError(f"algorithm: found 'muon' with torch {torch.__version__}, expected a torch that has Muon")
 
@@ -113,18 +117,18 @@ class OptimizerConfig(Config):
 
     def row_tables(self, model: nn.Module) -> dict[str, nn.Embedding]:
         """The tables whose gradients have the rows alone that were read, by the names of their weights."""
-        if self.tables == "all_rows":
-            return {}
-        found = ((name, module.table) for name, module in model.named_modules() if isinstance(module, NgramTables))
-        return {f"{name}.table.weight": table for name, table in found if isinstance(table, nn.Embedding)}
+        return _tables(model) if self.tables == "read_rows" else {}
 
     def _optimizer(self, model: nn.Module) -> Optimizer:
         groups, inner = self._groups(model), list[Optimizer]()
         options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}
-        tables = self.row_tables(model).values()
-        for table in tables:
+        by_row: list[dict[str, Any]] = []
+        if self.tables == "read_rows" or self.table_lr_scale != 1:  # else they stay where all others are
+            of_tables, groups = _split(groups, {table.weight for table in _tables(model).values()})
+            of_tables = [{**group, "lr": self.lr * self.table_lr_scale} for group in of_tables]
+            by_row, groups = (of_tables, groups) if self.tables == "read_rows" else ([], groups + of_tables)
+        for table in self.row_tables(model).values():
             table.sparse = True
-        by_row, groups = _split(groups, {table.weight for table in tables})
         if self.algorithm == "muon":
             from bytelm.training.muon import split_for_muon  # an older torch cannot import it
 
@@ -161,6 +165,12 @@ class OptimizerConfig(Config):
             raise ConfigError("trainer.max_steps: found no end of training, expected max_steps or max_epochs")
         optimizer, schedule = self.build(model, int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _tables(model: nn.Module) -> dict[str, nn.Embedding]:
+    """The rows of all n-gram tables, by the names of their weights."""
+    found = ((name, module.table) for name, module in model.named_modules() if isinstance(module, NgramTables))
+    return {f"{name}.table.weight": table for name, table in found if isinstance(table, nn.Embedding)}
 
 
 def _split(groups: Sequence[dict[str, Any]], chosen: Set[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -115,6 +115,57 @@ def test_the_first_pattern_that_a_name_matches_decides_its_decay():
             assert decay == (0.0 if ".embedding." in name or "table" in name else 0.3)
 
 
+@pytest.mark.parametrize("algorithm", ["adamw", "muon"])
+@pytest.mark.parametrize("tables", ["all_rows", "read_rows"])
+def test_tables_can_have_a_multiple_of_the_rate_all_the_way(tables, algorithm):
+    if algorithm == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    decays = (DecayGroup(names="merger.tables.*", weight_decay=0.25),)
+    options = {"lr": 1e-2, "min_lr": 0.0, "warmup_steps": 2, "cooldown_steps": 4, "decay_groups": decays}
+    config = OptimizerConfig(algorithm=algorithm, tables=tables, table_lr_scale=8.0, **options)
+    model = tiny_model("chained", True)
+    optimizer, schedule = config.build(model, 10)
+    names = {p: name for name, p in model.named_parameters()}
+    for step in range(10):
+        rates = {names[p]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        assert sorted(rates) == sorted(names.values())
+        for name, rate in rates.items():
+            times = 8 if name in ("merger.tables.table.weight", "heads.tables.table.weight") else 1
+            assert rate == pytest.approx(1e-2 * config.factor(step, 10) * times), name
+        optimizer.step()
+        schedule.step()
+    decay_of = {names[p]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay_of["merger.tables.table.weight"] == 0.25
+    assert decay_of["heads.tables.table.weight"] == 0.0
+
+
+@pytest.mark.parametrize("tables", ["all_rows", "read_rows"])
+def test_a_first_step_moves_read_rows_by_their_rate_and_all_else_by_its_own(tables):
+    moved = []
+    for scale in (1.0, 8.0):
+        model = tiny_model("chained", True)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        config = OptimizerConfig(lr=1e-3, warmup_steps=0, weight_decay=0.0, tables=tables, table_lr_scale=scale)
+        optimizer, _ = config.build(model, 10)
+        model.patch_nats(torch.arange(48).view(2, 24) * 5).mean().backward()
+        optimizer.step()
+        moved.append({name: p.detach() - before[name] for name, p in model.named_parameters()})
+    for name, step in moved[0].items():
+        times = 8 if name.endswith("table.weight") else 1
+        torch.testing.assert_close(moved[1][name], step * times, rtol=1e-3, atol=1e-7)
+        assert step.abs().max() == pytest.approx(1e-3, rel=0.01)
+
+
+@pytest.mark.parametrize("tables", ["all_rows", "read_rows"])
+def test_a_multiple_of_one_leaves_groups_and_saved_states_as_they_were(tables):
+    config, model = OptimizerConfig(tables=tables, table_lr_scale=1.0), tiny_model("chained", True)
+    optimizer, schedule = config.build(model, 10)
+    of_tables = {p for name, p in model.named_parameters() if name.endswith("table.weight")}
+    found = [{p in of_tables for p in group["params"]} for group in optimizer.param_groups]
+    assert found == ([{False}, {False, True}] if tables == "all_rows" else [{False}, {False}, {True}])
+    assert schedule.get_last_lr() == pytest.approx([config.lr / 2_001] * len(found))
+
+
 def test_a_pattern_that_decides_nothing_is_named():
     for groups, found in (
         (["heads.*", "block.*"], r"\[1\]\.names: found 'block\.\*'"),
@@ -140,6 +191,9 @@ def test_a_pattern_that_decides_nothing_is_named():
         ("beta2", -0.1),
         ("eps", 0.0),
         ("weight_decay", -1.0),
+        ("table_lr_scale", 0.0),
+        ("table_lr_scale", float("inf")),
+        ("table_lr_scale", float("nan")),
     ],
 )
 def test_bad_values_are_named(field, value):

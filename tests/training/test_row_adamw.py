@@ -1,6 +1,7 @@
 """Tables of which a step changes the rows that it read: against torch's AdamW on each row alone, and on all."""
 
 import copy
+import dataclasses
 
 import lightning as L
 import pytest
@@ -165,10 +166,12 @@ def test_the_norm_is_that_of_dense_gradients(limit):
 
 
 @pytest.mark.parametrize("algorithm", ["adamw", "muon"])
-def test_a_state_that_was_saved_goes_on_to_the_bit(algorithm, tmp_path):
+@pytest.mark.parametrize(("tables", "scale"), [("read_rows", 1.0), ("read_rows", 8.0), ("all_rows", 8.0)])
+def test_a_state_that_was_saved_goes_on_to_the_bit(tables, scale, algorithm, tmp_path):
     if algorithm == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
-    config = OptimizerConfig.from_dict({**READ.to_dict(), "algorithm": algorithm})
+    chosen = {"algorithm": algorithm, "tables": tables, "table_lr_scale": scale}
+    config = OptimizerConfig.from_dict({**READ.to_dict(), **chosen})
     models = [tiny_model("chained", True) for _ in range(3)]
     optimizer, schedule = config.build(models[0], 6)
     steps(models[0], optimizer, schedule, range(6), accumulate=2, limit=0.5)
@@ -183,6 +186,10 @@ def test_a_state_that_was_saved_goes_on_to_the_bit(algorithm, tmp_path):
     steps(models[2], optimizer, schedule, range(3, 6), accumulate=2, limit=0.5)
     for (name, p), q in zip(models[0].named_parameters(), models[2].parameters(), strict=True):
         assert torch.equal(p, q), name
+    if scale != 1:  # it had a part in it
+        common = tiny_model("chained", True)
+        steps(common, *dataclasses.replace(config, table_lr_scale=1.0).build(common, 6), range(6), 2, limit=0.5)
+        assert not torch.equal(common.heads.tables.table.weight, models[0].heads.tables.table.weight)
 
 
 def test_decay_groups_reach_the_tables():
@@ -221,11 +228,12 @@ def fit(corpora, folder, *, config=READ, ckpt_path=None, max_steps=4, kind="chai
     return module
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_run_goes_on_to_the_bit(accumulate, corpora, tmp_path):
-    whole = fit(corpora, tmp_path / "whole", accumulate_grad_batches=accumulate)
+@pytest.mark.parametrize(("accumulate", "scale"), [(1, 1.0), (2, 1.0), (1, 8.0)])
+def test_a_run_goes_on_to_the_bit(accumulate, scale, corpora, tmp_path):
+    options = {"accumulate_grad_batches": accumulate, "config": dataclasses.replace(READ, table_lr_scale=scale)}
+    whole = fit(corpora, tmp_path / "whole", **options)
     first = checkpoints(tmp_path / "whole" / "checkpoints")[-1]
-    module = fit(corpora, tmp_path / "again", accumulate_grad_batches=accumulate, ckpt_path=first)
+    module = fit(corpora, tmp_path / "again", ckpt_path=first, **options)
     for (name, p), q in zip(whole.named_parameters(), module.named_parameters(), strict=True):
         assert torch.equal(p, q[1]), name
     dense = fit(corpora, tmp_path / "dense", accumulate_grad_batches=accumulate, config=OptimizerConfig(**CHANGED))
