@@ -28,6 +28,7 @@ EXPECTED = ROOT / "tests" / "hub" / "shipped_expected.json"
 PROMPT, NUM_NEW = "吾輩は", 24
 TEXTS = ["朝の市場では、魚を売る声が遠くまで聞こえた。", "この関数は、二つの整数を受け取り、その和を返します。"]
 FILES = ("config.json", "encoding.json", "model.safetensors")
+ALGORITHMS = {"adamw": "AdamW", "muon": "Muon for the hidden matrices and AdamW for all else"}
 
 
 BEGIN, END = "<!-- figures of bytelm-ja-tiny -->\n", "<!-- end -->\n"
@@ -41,7 +42,7 @@ def digest(path: Path) -> str:
 def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, words: str) -> dict[str, str]:
     """What the template has in capitals."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    data, config = settings["data"], bytelm.load(exported).config
+    data, optimizer, config = settings["data"], settings["model"]["optimizer"], bytelm.load(exported).config
     merger, heads = config.merger.tables, config.heads.tables
     step = json.loads((exported / "config.json").read_text())["provenance"]["step"]
     corpus = Corpus.open(data["train"], verify=False)
@@ -65,7 +66,11 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
         "WINDOWS": str(data["batch_size"]),
         "PRECISION": f"`{settings['trainer']['precision']}`",
         "BYTES": f"{sum((exported / name).stat().st_size for name in FILES):,}",
-        "COOLDOWN": f"{settings['model']['optimizer']['cooldown_steps']:,}",
+        "ALGORITHM": ALGORITHMS[optimizer["algorithm"]],
+        "RATE": f"{optimizer['lr']:g}",
+        "TABLE_SCALE": f"{optimizer['table_lr_scale']:g}",
+        "WARMUP": str(optimizer["warmup_steps"]),
+        "COOLDOWN": f"{optimizer['cooldown_steps']:,}",
         "STEPS": f"{step:,}",
         "CHARACTERS": f"{characters / 1e6:.1f} million",
         "SHARE": f"{characters / corpus.manifest.characters:.0%}",
