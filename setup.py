@@ -15,9 +15,9 @@ CORES = [
     # OpenMP: its threads are those of torch where both use the same library, as the wheels for Linux do.
     Extension(
         "bytelm.nn._rows",
-        [f"bytelm/nn/{name}.c" for name in ("_module", "_rows", "_rows_dot", "_attend", "_blocks")],
-        depends=[f"bytelm/nn/{name}.h" for name in ("_numbers", "_rows", "_rows_dot", "_blocks")],
-        extra_compile_args=["-O3", "-fno-math-errno", "-fopenmp"],
+        [f"bytelm/nn/{name}.c" for name in ("_module", "_rows", "_rows_dot", "_attend", "_attend_dot", "_blocks")],
+        depends=[f"bytelm/nn/{name}.h" for name in ("_attend", "_blocks", "_dot", "_numbers", "_rows", "_rows_dot")],
+        extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"],
         extra_link_args=["-fopenmp"],
         optional=True,
     ),

@@ -1,4 +1,6 @@
 /* The blocks of a body, and a chained head, for a few rows: what lies between products in the same pass over memory. */
+#pragma once
+#include "_attend.h"
 #include "_rows.h"
 
 #ifdef ROWS_SUPPORTED

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "_blocks.h"
+#include "_rows_dot.h"
 
 #ifdef ROWS_SUPPORTED
 typedef unsigned long long Address;
@@ -174,7 +175,19 @@ static PyObject *norm(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(pairs_doc,
+             "pairs(use)\n\n"
+             "Use the unit of the processor that multiplies pairs of bfloat16, where it has one, or do not; returns\n"
+             "what was said before. For tests, and to compare.");
+
+static PyObject *pairs(PyObject *self, PyObject *args) {
+    int use;
+    if (!PyArg_ParseTuple(args, "p", &use)) return NULL;
+    return PyBool_FromLong(dot_allow(use));
+}
+
 static PyMethodDef methods[] = {
+    {"pairs", pairs, METH_VARARGS, pairs_doc},
     {"linear", linear, METH_VARARGS, linear_doc},
     {"attention", attention, METH_VARARGS, attention_doc},
     {"body", body, METH_VARARGS, body_doc},
