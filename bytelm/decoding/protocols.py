@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,6 +39,19 @@ class Block(Protocol):
 
     def select(self, rows: RowIndices) -> "Block":
         """The block of these rows."""
+        ...
+
+
+@runtime_checkable
+class DrawingBlock(Block, Protocol):
+    """A block that can choose the symbols of all units at once, with the logits that :meth:`Block.logits` gives."""
+
+    def draw(
+        self, noise: Float64[Tensor, "B N V"] | None, temperature: float
+    ) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U V"]] | None:
+        """Each symbol of each unit, the argmax of ``logits / temperature + noise`` given those before it, and its
+        logits; None where it cannot. Without noise the argmax of the logits. N = R * U.
+        """
         ...
 
 

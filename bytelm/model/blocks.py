@@ -3,9 +3,10 @@
 import dataclasses
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from bytelm.heads import ChainedHeads
 from bytelm.model.byte_lm import ByteLM
 from bytelm.shapes import Counts, Logits, Symbols
 
@@ -34,6 +35,16 @@ class StatesBlock:
     def logits(self, prefix: Int[Tensor, "B R _"]) -> Float[Tensor, "B R V"]:
         """Head N + 1 of every state after N symbols of its unit (independent heads do not look at them)."""
         return self.model.heads.step(self.h_BRD, self.windows_BRP, prefix)
+
+    def draw(
+        self, noise_BNV: Float64[Tensor, "B N V"] | None, temperature: float
+    ) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U V"]] | None:
+        """The units of all states at once, where the heads can; see :class:`bytelm.decoding.protocols.DrawingBlock`."""
+        heads = self.model.heads
+        if not isinstance(heads, ChainedHeads):
+            return None
+        none = self.windows_BRP[..., :0]
+        return heads.draw(self.h_BRD, self.windows_BRP, none, self.unit, noise_BNV, temperature)
 
     def select(self, rows: Int[Tensor, " _"]) -> "StatesBlock":
         """The block of these rows."""
@@ -75,6 +86,15 @@ class HeadsGuess:
     def logits(self, drafted: Symbols) -> Logits:
         """Head N + 2 after the last symbol and N drafted ones."""
         return self.model.heads.step(self.h_BD, self.window_BP, torch.cat((self.last, drafted), dim=1))
+
+    def draw(self, num: int, noise_BNV: Float64[Tensor, "B _ V"] | None, temperature: float) -> Symbols | None:
+        """The symbols that ``num`` heads draw, each given those before it; None where they cannot at once."""
+        heads = self.model.heads
+        if not isinstance(heads, ChainedHeads):
+            return None
+        inputs = (self.h_BD[:, None], self.window_BP[:, None], self.last[:, None])
+        found = heads.draw(*inputs, num, noise_BNV, temperature)
+        return None if found is None else found[0][:, 0]
 
 
 class DraftHeadsGuess:

@@ -69,21 +69,19 @@ static int all_below(const int64_t *numbers, long n, long bound, const char *wha
     return 1;
 }
 
-/* Eight addresses of each block. NULL and an error where they are not there. */
-static Block *read_blocks(PyObject *addresses, long *num_blocks) {
-    const long parts = sizeof(Block) / sizeof(void *);
-    long n = (long)PyTuple_GET_SIZE(addresses);
-    Block *blocks = malloc((size_t)(n + 1) * sizeof(void *));
-    if (blocks == NULL) return (Block *)PyErr_NoMemory();
-    for (long i = 0; i < n; i++) {
-        ((void **)blocks)[i] = AT(void *, PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(addresses, i)));
+/* The addresses of a tuple. NULL and an error where they are not there. */
+static void **read_addresses(PyObject *addresses, long *n) {
+    *n = (long)PyTuple_GET_SIZE(addresses);
+    void **found = malloc((size_t)(*n + 1) * sizeof(void *));
+    if (found == NULL) return (void **)PyErr_NoMemory();
+    for (long i = 0; i < *n; i++) {
+        found[i] = AT(void *, PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(addresses, i)));
         if (PyErr_Occurred()) {
-            free(blocks);
+            free(found);
             return NULL;
         }
     }
-    *num_blocks = n / parts;
-    return blocks;
+    return found;
 }
 
 PyDoc_STRVAR(body_doc,
@@ -115,9 +113,10 @@ static PyObject *body(PyObject *self, PyObject *args) {
     if (!all_below(b.positions, b.batch * b.steps, b.capacity, "position in the cache")) return NULL;
     if (!all_below(b.last, b.batch * b.steps, b.capacity, "last position that is seen")) return NULL;
     if (b.rows != NULL && !all_below(b.rows, b.batch, cache_rows, "row of the cache")) return NULL;
-    Block *blocks = read_blocks(addresses, &b.num_blocks);
+    void **blocks = read_addresses(addresses, &b.num_blocks);
     if (blocks == NULL) return NULL;
-    b.blocks = blocks;
+    b.blocks = (const Block *)(void *)blocks;
+    b.num_blocks /= (long)(sizeof(Block) / sizeof(void *));
     Py_BEGIN_ALLOW_THREADS
     done = rows_body(&b);
     Py_END_ALLOW_THREADS
@@ -151,11 +150,68 @@ static PyObject *head(PyObject *self, PyObject *args) {
     h.norm = AT(const void *, norm);
     h.unembedding = AT(const void *, unembedding);
     h.logits = AT(void *, logits);
+    h.stride = h.known;
     h.type = float32 ? FLOAT32 : BFLOAT16;
     if (!all_below(h.prefix, h.rows * h.known, symbols, "symbol")) return NULL;
     Py_BEGIN_ALLOW_THREADS
     done = rows_head(&h);
     Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(draw_doc,
+             "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, rows, known, count, width, byte_width,\n"
+             "     inner, vocabulary, temperature, eps, float32, threads)\n\n"
+             "Chained heads one after the other, over addresses. `of` has unembedding, up and down of each head. Symbols\n"
+             "are int64 [rows, known + count], of which the first `known` are given and the others are written: each the\n"
+             "largest of logits / temperature + noise, of logits alone where the noise is 0, the first of equals. Logits\n"
+             "are [count, rows, vocabulary]; noise is a tuple of its address, float64 [rows / states, states count,\n"
+             "vocabulary], states, and the numbers from one of those rows to the next. Tables are None, or a tuple of\n"
+             "rows, scales of int8 rows or 0, projection or 0, orders (int64), number of orders, of rows of each, and\n"
+             "numbers of a row; windows are an address and a length: the int64 before a prefix. The caller sees to it\n"
+             "that symbols have embeddings. All else is as for head.");
+
+static PyObject *draw(PyObject *self, PyObject *args) {
+    Address x, embedding, norm, symbols, windows, noise, logits, rows = 0, scales = 0, projection = 0, orders = 0;
+    PyObject *parts, *tables;
+    int float32, done;
+    long n;
+    Draw d = {0};
+    Head *h = &d.head;
+    Tables *t = &d.tables;
+    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)Klllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
+                          &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &h->rows, &h->known,
+                          &d.count, &h->width, &h->byte_width, &h->inner, &h->vocabulary, &d.temperature, &h->eps,
+                          &float32, &h->threads))
+        return NULL;
+    if (tables != Py_None && !PyArg_ParseTuple(tables, "KKKKlll", &rows, &scales, &projection, &orders, &t->num_orders,
+                                               &t->num_rows, &t->row_width))
+        return NULL;
+    t->rows = AT(const void *, rows);
+    t->scales = AT(const float *, scales);
+    t->projection = AT(const void *, projection);
+    t->orders = AT(const int64_t *, orders);
+    t->windows = AT(const int64_t *, windows);
+    h->x = AT(const void *, x);
+    h->embedding = AT(const void *, embedding);
+    h->norm = AT(const void *, norm);
+    h->type = float32 ? FLOAT32 : BFLOAT16;
+    h->stride = h->known + d.count;
+    h->prefix = d.symbols = AT(int64_t *, symbols);
+    d.noise = AT(const double *, noise);
+    d.logits = AT(void *, logits);
+    void **of = read_addresses(parts, &n);
+    if (of == NULL) return NULL;
+    if (n != 3 * d.count) {
+        free(of);
+        return PyErr_Format(PyExc_ValueError, "parts: found %ld addresses, expected %ld", n, 3 * d.count);
+    }
+    d.of = (const void *const *)of;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_draw(&d);
+    Py_END_ALLOW_THREADS
+    free(of);
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
@@ -192,6 +248,7 @@ static PyMethodDef methods[] = {
     {"attention", attention, METH_VARARGS, attention_doc},
     {"body", body, METH_VARARGS, body_doc},
     {"head", head, METH_VARARGS, head_doc},
+    {"draw", draw, METH_VARARGS, draw_doc},
     {"norm", norm, METH_VARARGS, norm_doc},
     {NULL, NULL, 0, NULL},
 };
