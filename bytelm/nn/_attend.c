@@ -1,4 +1,4 @@
-/* Attention of a few queries to a cache, in bfloat16 or float32. (bfloat16 is for _attend_dot.c where that has its unit.)
+/* Attention of a few queries to a cache, in bfloat16 or float32, where there is no unit for _attend_dot.c.
  *
  * Sums are float32, in the order of the slots: a query has the same result alone and among others, and however many
  * slots there are that it does not see.
@@ -90,7 +90,7 @@ DEFINE_ATTEND(uint16_t, bf16, to_bf16)
 DEFINE_ATTEND(float, float, to_float)
 
 int rows_attend(const Attention *a) {
-    if (a->type == BFLOAT16 && dot_supported()) return dot_attend(a);
+    if (dot_supported()) return dot_attend(a);
     int done = 1;
     _Pragma("omp parallel for schedule(dynamic) num_threads(a->threads) reduction(&& : done)")
     for (long i = 0; i < a->batch * a->kv_heads; i++)
