@@ -70,6 +70,8 @@
         return 1;                                                                                                      \
     }
 
+DEFINE_NORM(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_NORM(float, float, from_float, to_float)
 DEFINE_SHARED(uint16_t, bf16, from_bf16, to_bf16)
 DEFINE_SHARED(float, float, from_float, to_float)
 DEFINE_PARTS(uint16_t, bf16, from_bf16, to_bf16)

@@ -57,12 +57,26 @@ typedef struct {
     float temperature;
 } Draw;
 
+typedef struct {
+    const int64_t *symbols;                   /* [rows, window], of which the last `patch` are merged */
+    const void *embedding, *projection;       /* [vocabulary, byte_width], [width, patch byte_width] */
+    const void *up, *down;                    /* [inner, patch byte_width], [width, inner], or NULL */
+    Tables tables;
+    void *y;                                  /* [rows, width] */
+    long rows, window, patch, width, byte_width, inner;
+    Type type;
+    int threads;
+} Merger;
+
 /* 0 where there is no memory. */
 int rows_body(const Body *b);
 int rows_head(const Head *h);
 
 /* Each symbol: the largest of logits / temperature + noise, given those before it. */
 int rows_draw(const Draw *d);
+
+/* projection(x) + down(silu(up(x))) + rows of tables, x the embeddings of a window. */
+int rows_merge(const Merger *m);
 
 /* y = x / sqrt(mean(x^2) + eps) * weight of each row. */
 void rows_norm(const void *x, const void *weight, void *y, long rows, long width, float eps, Type type);

@@ -3,26 +3,10 @@
 
 #include "_blocks.h"
 #include "_parts.h"
+#include "_tables.h"
 
 #ifdef ROWS_SUPPORTED
-/* The hash of bytelm/nn/ngram.py, for each row and order: where the n-gram's row is. */
-static void find_rows(const Tables *t, const Head *h) {
-    for (long r = 0; r < h->rows; r++)
-        for (long o = 0; o < t->num_orders; o++) {
-            uint32_t key = (uint32_t)t->orders[o];
-            for (long i = h->known - t->orders[o]; i < h->known; i++) {
-                int64_t symbol = i < 0 ? t->windows[(r + 1) * t->window + i] : h->prefix[r * h->stride + i];
-                key = (key * 257u + (uint32_t)(symbol + 1)) * 0x9E3779B1u;
-                key ^= key >> 15;
-            }
-            t->found[r * t->num_orders + o] = (int64_t)key % t->num_rows + o * t->num_rows;
-        }
-}
-
 #define DEFINE_HEAD(TYPE, NAME, FROM, TO)                                                                              \
-    AVX2 static void silu_##NAME(TYPE *restrict x, long n) {                                                           \
-        for (long i = 0; i < n; i++) x[i] = TO(silu(FROM(x[i])));                                                      \
-    }                                                                                                                  \
     static int head_##NAME(const Head *h, TYPE *state, TYPE *one, TYPE *other) {                                       \
         long width = h->width, inputs = width + h->known * h->byte_width;                                              \
         const TYPE *x = h->x, *embedding = h->embedding;                                                               \
@@ -43,25 +27,6 @@ static void find_rows(const Tables *t, const Head *h) {
         if (h->added != NULL) add_##NAME(state, h->added, h->rows * width);                                            \
         norm_##NAME(state, h->norm, one, h->rows, width, h->eps);                                                      \
         return linear_##NAME(one, h->unembedding, h->logits, h->rows, h->vocabulary, width, h->threads);               \
-    }                                                                                                                  \
-    /* The rows of the n-grams that end with the last known symbol of each row, added up. */                           \
-    AVX2 static int look_up_##NAME(const Tables *t, const Head *h, TYPE *sums, TYPE *added) {                          \
-        long width = t->row_width;                                                                                     \
-        TYPE *to = t->projection == NULL ? added : sums;                                                               \
-        for (long r = 0; r < h->rows; r++)                                                                             \
-            for (long i = 0; i < width; i++) {                                                                         \
-                float sum = 0;                                                                                         \
-                for (long o = 0; o < t->num_orders; o++) {                                                             \
-                    long at = t->found[r * t->num_orders + o];                                                         \
-                    const TYPE *rows = t->rows;                                                                        \
-                    const int8_t *codes = t->rows;                                                                     \
-                    sum += t->scales == NULL ? FROM(rows[at * width + i])                                              \
-                                             : FROM(TO((float)codes[at * width + i] * t->scales[at]));                 \
-                }                                                                                                      \
-                to[r * width + i] = TO(sum);                                                                           \
-            }                                                                                                          \
-        return t->projection == NULL ||                                                                                \
-               linear_##NAME(sums, t->projection, added, h->rows, h->width, width, h->threads);                        \
     }                                                                                                                  \
     /* The largest of logits / temperature + noise, the first of equals; what is not a number is larger than all. */   \
     AVX2 static long choose_##NAME(const TYPE *restrict logits, const double *restrict noise, long n,                  \
@@ -90,8 +55,8 @@ static void find_rows(const Tables *t, const Head *h) {
             h.logits = (TYPE *)d->logits + n * h.rows * h.vocabulary;                                                  \
             h.added = d->tables.rows == NULL ? NULL : added;                                                           \
             if (h.added != NULL) {                                                                                     \
-                find_rows(&d->tables, &h);                                                                             \
-                if (!look_up_##NAME(&d->tables, &h, sums, added)) return 0;                                            \
+                find_rows(&d->tables, h.prefix, h.stride, h.known, h.rows);                                            \
+                if (!look_up_##NAME(&d->tables, sums, added, h.rows, h.width, h.threads)) return 0;                    \
             }                                                                                                          \
             if (!head_##NAME(&h, work, work + room, work + 2 * room)) return 0;                                        \
             for (long r = 0; r < h.rows; r++) {                                                                        \
@@ -105,8 +70,14 @@ static void find_rows(const Tables *t, const Head *h) {
         return 1;                                                                                                      \
     }
 
+DEFINE_NORM(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_NORM(float, float, from_float, to_float)
 DEFINE_SHARED(uint16_t, bf16, from_bf16, to_bf16)
 DEFINE_SHARED(float, float, from_float, to_float)
+DEFINE_SILU(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_SILU(float, float, from_float, to_float)
+DEFINE_LOOK_UP(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_LOOK_UP(float, float, from_float, to_float)
 DEFINE_HEAD(uint16_t, bf16, from_bf16, to_bf16)
 DEFINE_HEAD(float, float, from_float, to_float)
 

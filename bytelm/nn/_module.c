@@ -160,6 +160,20 @@ static PyObject *head(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Rows, scales, projection, orders, their number, rows of each, numbers of a row; or None. */
+static int read_tables(PyObject *tables, Tables *t) {
+    Address rows, scales, projection, orders;
+    if (tables == Py_None) return 1;
+    if (!PyArg_ParseTuple(tables, "KKKKlll", &rows, &scales, &projection, &orders, &t->num_orders, &t->num_rows,
+                          &t->row_width))
+        return 0;
+    t->rows = AT(const void *, rows);
+    t->scales = AT(const float *, scales);
+    t->projection = AT(const void *, projection);
+    t->orders = AT(const int64_t *, orders);
+    return 1;
+}
+
 PyDoc_STRVAR(draw_doc,
              "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, rows, known, count, width, byte_width,\n"
              "     inner, vocabulary, temperature, eps, float32, threads)\n\n"
@@ -173,7 +187,7 @@ PyDoc_STRVAR(draw_doc,
              "that symbols have embeddings. All else is as for head.");
 
 static PyObject *draw(PyObject *self, PyObject *args) {
-    Address x, embedding, norm, symbols, windows, noise, logits, rows = 0, scales = 0, projection = 0, orders = 0;
+    Address x, embedding, norm, symbols, windows, noise, logits;
     PyObject *parts, *tables;
     int float32, done;
     long n;
@@ -185,13 +199,7 @@ static PyObject *draw(PyObject *self, PyObject *args) {
                           &d.count, &h->width, &h->byte_width, &h->inner, &h->vocabulary, &d.temperature, &h->eps,
                           &float32, &h->threads))
         return NULL;
-    if (tables != Py_None && !PyArg_ParseTuple(tables, "KKKKlll", &rows, &scales, &projection, &orders, &t->num_orders,
-                                               &t->num_rows, &t->row_width))
-        return NULL;
-    t->rows = AT(const void *, rows);
-    t->scales = AT(const float *, scales);
-    t->projection = AT(const void *, projection);
-    t->orders = AT(const int64_t *, orders);
+    if (!read_tables(tables, t)) return NULL;
     t->windows = AT(const int64_t *, windows);
     h->x = AT(const void *, x);
     h->embedding = AT(const void *, embedding);
@@ -212,6 +220,40 @@ static PyObject *draw(PyObject *self, PyObject *args) {
     done = rows_draw(&d);
     Py_END_ALLOW_THREADS
     free(of);
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(merge_doc,
+             "merge(symbols, embedding, projection, up, down, tables, y, rows, window, patch, width, byte_width, inner,\n"
+             "      vocabulary, float32, threads)\n\n"
+             "One vector for each window, over addresses: projection(x) + down(silu(up(x))) + rows of tables, x the\n"
+             "embeddings of its last `patch` symbols. Symbols are int64 [rows, window]; 0 stands for no up and down;\n"
+             "tables are as for draw. All else is float32 or bfloat16. Widths in multiples of 16.");
+
+static PyObject *merge(PyObject *self, PyObject *args) {
+    Address symbols, embedding, projection, up, down, y;
+    PyObject *tables;
+    long vocabulary;
+    int float32, done;
+    Merger m = {0};
+    if (!PyArg_ParseTuple(args, "KKKKKOKlllllllpi", &symbols, &embedding, &projection, &up, &down, &tables, &y, &m.rows,
+                          &m.window, &m.patch, &m.width, &m.byte_width, &m.inner, &vocabulary, &float32, &m.threads))
+        return NULL;
+    if (!read_tables(tables, &m.tables)) return NULL;
+    m.symbols = m.tables.windows = AT(const int64_t *, symbols);
+    m.tables.window = m.window;
+    m.embedding = AT(const void *, embedding);
+    m.projection = AT(const void *, projection);
+    m.up = AT(const void *, up);
+    m.down = AT(const void *, down);
+    m.y = AT(void *, y);
+    m.type = float32 ? FLOAT32 : BFLOAT16;
+    for (long r = 1; r <= m.rows; r++)
+        if (!all_below(m.symbols + r * m.window - m.patch, m.patch, vocabulary, "symbol")) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_merge(&m);
+    Py_END_ALLOW_THREADS
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
@@ -249,6 +291,7 @@ static PyMethodDef methods[] = {
     {"body", body, METH_VARARGS, body_doc},
     {"head", head, METH_VARARGS, head_doc},
     {"draw", draw, METH_VARARGS, draw_doc},
+    {"merge", merge, METH_VARARGS, merge_doc},
     {"norm", norm, METH_VARARGS, norm_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -9,7 +9,12 @@ INLINE float silu(float x) { return x / (1 + exponential(-x)); }
 
 static inline long larger(long one, long other) { return one > other ? one : other; }
 
-#define DEFINE_SHARED(TYPE, NAME, FROM, TO)                                                                            \
+#define DEFINE_SILU(TYPE, NAME, FROM, TO)                                                                              \
+    AVX2 static void silu_##NAME(TYPE *restrict x, long n) {                                                           \
+        for (long i = 0; i < n; i++) x[i] = TO(silu(FROM(x[i])));                                                      \
+    }
+
+#define DEFINE_NORM(TYPE, NAME, FROM, TO)                                                                              \
     AVX2 static void norm_##NAME(const TYPE *restrict x, const TYPE *restrict weight, TYPE *restrict y, long rows,     \
                                  long width, float eps) {                                                              \
         for (long r = 0; r < rows; r++, x += width, y += width) {                                                      \
@@ -18,7 +23,9 @@ static inline long larger(long one, long other) { return one > other ? one : oth
             float inverse = 1 / sqrtf(sum / (float)width + eps);                                                       \
             for (long d = 0; d < width; d++) y[d] = TO(FROM(TO(FROM(x[d]) * inverse)) * FROM(weight[d]));              \
         }                                                                                                              \
-    }                                                                                                                  \
+    }
+
+#define DEFINE_SHARED(TYPE, NAME, FROM, TO)                                                                            \
     AVX2 static void add_##NAME(TYPE *restrict x, const TYPE *restrict y, long n) {                                    \
         for (long i = 0; i < n; i++) x[i] = TO(FROM(x[i]) + FROM(y[i]));                                               \
     }                                                                                                                  \

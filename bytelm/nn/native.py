@@ -52,14 +52,21 @@ def takes(x: torch.Tensor) -> bool:
     vectors up to :data:`MANY_ROWS`; any number of bfloat16 on processors that do not multiply it. Not within
     ``torch.compile``, which fuses such operations itself, and not while somebody counts or follows operations.
     """
-    if core is None or torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not torch.Tensor:
+    if core is None or type(x) is not torch.Tensor:
         return False
-    if x.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+    return takes_rows(x.numel() // x.shape[-1], x.shape[-1], x.dtype, x.device)
+
+
+def takes_rows(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether :func:`takes` takes so many vectors of a width."""
+    if core is None or torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    rows, most = x.numel() // x.shape[-1], MANY_ROWS if x.shape[-1] <= NARROW else FEW_ROWS
-    if x.dtype == torch.bfloat16:
+    if device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+        return False
+    most = MANY_ROWS if width <= NARROW else FEW_ROWS
+    if dtype == torch.bfloat16:
         return rows > 0 and (rows <= most or not has_unit)
-    return x.dtype == torch.float32 and 0 < rows <= most and not torch.is_autocast_enabled("cpu")
+    return dtype == torch.float32 and 0 < rows <= most and not torch.is_autocast_enabled("cpu")
 
 
 def fits(weight: torch.Tensor, dtype: torch.dtype) -> bool:
