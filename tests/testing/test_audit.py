@@ -122,7 +122,7 @@ class LatePatch(PatchTarget):
 def test_a_position_off_by_one_is_caught(monkeypatch, law, target):
     """Under ``next`` the last byte is sought in another stream than it was read in."""
     place = reading.place
-    monkeypatch.setattr(reading, "place", lambda ends, patch: place(ends + (ends > 24), patch))
+    monkeypatch.setattr(reading, "place", lambda begins, patch: place(begins + (begins > 20), patch))
     report = kit.check_cache(byte_target(law, target), PROMPTS)
     assert report.failed
     assert report.figures["cases"] > 1
