@@ -163,7 +163,7 @@ class Ledger:
 
         So rows that began together stay in step.
         """
-        return np.where(self.live, self.lengths, self.lengths.max())
+        return self.lengths.copy() if self.live.all() else np.where(self.live, self.lengths, self.lengths.max())
 
     def histories(self) -> list[NDArray[Any]]:
         """Prompt and generated symbols of each row."""
@@ -217,16 +217,16 @@ class Ledger:
         """Enter one forward's emission, cut where a stop or the length limit falls; end the rows that finish.
 
         Args:
-            emission: of the rows of the batch.
-            draft: the draft that the forward was run on.
+            emission: of the rows of the batch, on the CPU.
+            draft: the draft that the forward was run on, too.
             num_states: of the block.
             now: the time; rows whose deadline has passed end.
         Returns:
             (B,) how many symbols each row of the batch got; 0 where it had finished before.
         """
-        emitted, nats = emission.symbols.cpu().numpy(), emission.nats.cpu().numpy()
+        emitted, counts, nats = (part.numpy() for part in emission)
         totals, live = self.totals, self.live.copy()
-        kept = np.minimum(emission.counts.cpu().numpy(), self._limits - self.lengths) * live
+        kept = np.minimum(counts, self._limits - self.lengths) * live
         # All of it: what is not kept lies where a row's next symbols will, or in the one column after its last.
         columns = np.minimum(self.lengths[:, None] + np.arange(emitted.shape[1]), self._limits[:, None])
         rows = np.arange(len(live))
@@ -238,14 +238,16 @@ class Ledger:
         if draft.symbols.shape[1]:
             self._held[rows, self._row_forwards] = self._judge(emitted, draft, kept, live)
             self._source[rows, self._row_forwards] = totals.number(draft.source)
-        totals.states += int(np.count_nonzero(live & (self._row_forwards > 0))) * num_states
+        if self._row_forwards[0]:  # else they were prompts, which are all read together
+            totals.states += int(np.count_nonzero(live)) * num_states
         totals.forwards += 1
         totals.symbols += int(kept.sum())
         self._row_forwards += live
         self.lengths += kept
         self.live &= self.lengths < self._limits
-        for place in np.flatnonzero(self.live & (self._deadlines < now)).tolist():
-            self.live[place], self._finish[place] = False, "time"
+        if self._deadlines.min() < now:
+            for place in np.flatnonzero(self.live & (self._deadlines < now)).tolist():
+                self.live[place], self._finish[place] = False, "time"
         return kept
 
     @property
@@ -263,9 +265,9 @@ class Ledger:
         self, emitted: NDArray[np.int64], draft: Draft, kept: NDArray[np.int64], live: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """How many drafts of each row held with all before them; all that were compared are tallied."""
-        drafted = draft.symbols.cpu().numpy()
+        drafted = draft.symbols.numpy()
         num_rows, width = drafted.shape
-        proposed = live * width if draft.proposed is None else draft.proposed.cpu().numpy() * live
+        proposed = live * width if draft.proposed is None else draft.proposed.numpy() * live
         fails = np.ones((num_rows, width + 1), dtype=bool)
         fails[:, :-1] = emitted[:, :width] != drafted
         held: NDArray[np.int64] = np.minimum(fails.argmax(axis=1), proposed)
@@ -278,10 +280,10 @@ class Ledger:
         for place, (row, stops) in enumerate(zip(self.ids.tolist(), self._stops, strict=True)):
             if not self.live[place]:
                 continue
-            start = int(self.lengths[place])
-            for count in range(1, int(kept[place]) + 1):
-                generated = self._generated(place, start + count)
-                if any(stop(row, generated) for stop in stops):
+            start, kept_here = int(self.lengths[place]), int(kept[place])
+            generated = self._generated(place, start + kept_here)
+            for count in range(1, kept_here + 1):
+                if any(stop(row, generated[: start + count]) for stop in stops):
                     self.live[place], self._finish[place], kept[place] = False, "stop", count
                     break
 

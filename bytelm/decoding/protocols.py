@@ -145,6 +145,20 @@ class Choose(Protocol):
         ...
 
 
+@runtime_checkable
+class Books(Protocol):
+    """What the host knows of the rows."""
+
+    @property
+    def room(self) -> int:
+        """The most symbols that any row may still commit."""
+        ...
+
+    def histories(self) -> Sequence[NDArray[Any]]:
+        """Prompt and generated symbols of each row, the committed ones included."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Round:
     """What a drafter may look at: one round's emission, with the rows that go on.
@@ -153,19 +167,27 @@ class Round:
         block: the block that was emitted from.
         emitted: (B, R * unit) symbols; the first ``counts[b]`` of row b were committed.
         counts: (B,), at least ``unit`` in every row that goes on.
-        histories: prompt and generated symbols of each row, the committed ones included.
         unit: of the target.
         choice: the rule, to draft so many symbols by.
-        room: the most symbols that any row may still commit.
+        books: looked up for who asks.
     """
 
     block: Block
     emitted: Symbols
     counts: Counts
-    histories: Sequence[NDArray[Any]]
     unit: int
     choice: Callable[[int], Choose]
-    room: int
+    books: Books
+
+    @property
+    def histories(self) -> Sequence[NDArray[Any]]:
+        """Prompt and generated symbols of each row, the committed ones included."""
+        return self.books.histories()
+
+    @property
+    def room(self) -> int:
+        """The most symbols that any row may still commit."""
+        return self.books.room
 
 
 @runtime_checkable

@@ -60,14 +60,13 @@ class StatesBlock:
     def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess | DraftHeadsGuess":
         """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
         rows = torch.arange(len(emitted), device=emitted.device)
-        last = counts // self.unit - 1
-        h_BD, window_BP = self.h_BRD[rows, last], self.windows_BRP[rows, last]
+        last = rows, counts // self.unit - 1
+        h_BD = self.h_BRD[last]
         if self.model.draft_heads is not None:
             return DraftHeadsGuess(self.model, h_BD)
-        columns = last[:, None] * self.unit + torch.arange(self.unit, device=emitted.device)
-        unit = emitted.gather(1, columns)
+        unit = emitted.unflatten(1, (-1, self.unit))[last]
         if self.unit == 1:
-            return HeadsGuess(self.model, h_BD, window_BP, unit)
+            return HeadsGuess(self.model, h_BD, self.windows_BRP[last], unit)
         return NextPatchGuess(self.model, h_BD, unit)
 
 

@@ -59,29 +59,28 @@ def read_bytes(
     model: ByteLM,
     cache: KVCache,
     text: TensorInPlace,
-    lengths_B: Int[Tensor, " B"],
+    begins_B1: Int[Tensor, "B 1"],
     emitted: Symbols,
     counts: Counts,
     draft: _AnyNumber,
-    most: int,
+    last: int,
     num_slots: int,
-) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N P"], Int[Tensor, " B"]]:
-    """The forward of :meth:`NextTarget.advance` after ``lengths_B`` bytes of ``text``, to which it adds what is
-    committed; states, the windows before them, and the new ``lengths_B``, at most ``most``.
+) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N P"], Int[Tensor, "B 1"]]:
+    """The forward of :meth:`NextTarget.advance` where the last windows of ``text`` begin at ``begins_B1``; it adds what
+    is committed to the text.
+
+    Returns:
+        States, the windows before them, and where the first of them begin, at most at ``last``.
     """
-    patch, bytes_BL, num_read = model.config.patch, text.tensor, draft.shape[1] + 1
-    streams = torch.arange(patch, device=draft.device)
+    patch, bytes_BL, device = model.config.patch, text.tensor, draft.device
     # Columns past a row's count land where its next symbols will overwrite them.
-    columns = lengths_B[:, None] + torch.arange(emitted.shape[1], device=draft.device)
+    columns = begins_B1 + torch.arange(patch, patch + emitted.shape[1], device=device)
     bytes_BL.scatter_(1, columns, emitted)
-    lengths_B = (lengths_B + counts).clamp(max=most)
-    first_B1 = lengths_B[:, None] - patch  # where the first window begins
-    last_BP = bytes_BL.gather(1, first_B1 + streams)
-    filler = last_BP[:, : num_windows(num_read, patch) - num_read]
-    windows_BNP = torch.cat((last_BP, draft, filler), dim=1).unfold(1, patch, 1)
-    read = _read_all if windows_BNP.shape[1] % patch == 0 else _read_some
-    h_BND = read(forward, model, cache, windows_BNP, first_B1, streams, num_slots)
-    return h_BND[:, :num_read], windows_BNP[:, :num_read], lengths_B
+    begins_B1 = (begins_B1 + counts[:, None]).clamp(max=last)
+    columns_BP = begins_B1 + torch.arange(patch, device=device)
+    windows_BNP = torch.cat((bytes_BL.gather(1, columns_BP), draft), dim=1).unfold(1, patch, 1)
+    read = _read_some if draft.shape[1] + 1 < patch else _read_all
+    return read(forward, model, cache, windows_BNP, columns_BP, num_slots), windows_BNP, begins_B1
 
 
 def _read_some(
@@ -89,18 +88,16 @@ def _read_some(
     model: ByteLM,
     cache: KVCache,
     windows_BNP: Int[Tensor, "B N P"],
-    first_B1: Int[Tensor, "B 1"],
-    streams: Int[Tensor, " P"],
+    columns_BP: Int[Tensor, "B P"],
     num_slots: int,
 ) -> Float[Tensor, "B N D"]:
     """Fewer windows than streams: each in a stream of its own, whose slots are gathered."""
-    num_rows, num_windows, patch = windows_BNP.shape
-    begins_BN = first_B1 + streams[:num_windows]
-    rows_B1 = torch.arange(0, num_rows * patch, patch, device=streams.device)[:, None]
-    stream_BN, slot_BN = place(begins_BN, patch)
-    rows = (rows_B1 + stream_BN).flatten()
-    h = forward(model, windows_BNP.flatten(0, 1)[:, None], cache, rows, slot_BN.flatten()[:, None], num_slots)
-    return h.view(num_rows, num_windows, -1)
+    num_rows, num_read, patch = windows_BNP.shape
+    stream_BN, slot_BN = place(columns_BP[:, :num_read], patch)
+    rows_B1 = torch.arange(0, num_rows * patch, patch, device=stream_BN.device)[:, None]
+    windows = windows_BNP.reshape(-1, 1, patch)
+    h = forward(model, windows, cache, (rows_B1 + stream_BN).view(-1), slot_BN.reshape(-1, 1), num_slots)
+    return h.view(num_rows, num_read, -1)
 
 
 def _read_all(
@@ -108,19 +105,20 @@ def _read_all(
     model: ByteLM,
     cache: KVCache,
     windows_BNP: Int[Tensor, "B N P"],
-    first_B1: Int[Tensor, "B 1"],
-    streams: Int[Tensor, " P"],
+    columns_BP: Int[Tensor, "B P"],
     num_slots: int,
 ) -> Float[Tensor, "B N D"]:
     """Whole rounds of the streams: all cache rows in order, read in place, T = N / P windows in each."""
-    num_rows, patch = len(windows_BNP), len(streams)
-    rounds = torch.arange(windows_BNP.shape[1] // patch, device=streams.device)
-    rows_B1 = torch.arange(num_rows, device=streams.device)[:, None]
-    ahead_BP = streams - first_B1  # bytes from the first window to one of each stream
+    num_rows, num_read, patch = windows_BNP.shape
+    filled, device = num_windows(num_read, patch), columns_BP.device
+    rows_B1 = torch.arange(num_rows, device=device)[:, None]
+    ahead_BP = torch.arange(patch, device=device) - columns_BP[:, :1]  # bytes from the first window to each stream
+    rounds = torch.arange(filled // patch, device=device)
+    windows_BNP = torch.nn.functional.pad(windows_BNP, (0, 0, 0, filled - num_read))
     by_stream = windows_BNP.unflatten(1, (-1, patch)).transpose(1, 2)[rows_B1, ahead_BP % patch].flatten(0, 1)
     slots = (rounds - (ahead_BP // patch)[..., None]).flatten(0, 1)
     h = forward(model, by_stream, cache, None, slots, num_slots).unflatten(0, (num_rows, patch))
-    return h[rows_B1, (first_B1 + streams) % patch].transpose(1, 2).flatten(1, 2)
+    return h[rows_B1, columns_BP % patch].transpose(1, 2).flatten(1, 2)[:, :num_read]
 
 
 def num_windows(num_read: int, patch: int) -> int:

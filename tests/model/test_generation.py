@@ -95,8 +95,8 @@ def test_a_shifted_window_is_caught(monkeypatch):
 
     plain = reading._read_all
 
-    def shifted(forward, model, cache, windows_BNP, first_B1, *args):
-        return plain(forward, model, cache, windows_BNP, first_B1 + (first_B1 > 8), *args)
+    def shifted(forward, model, cache, windows_BNP, columns_BP, *args):
+        return plain(forward, model, cache, windows_BNP, columns_BP + (columns_BP[:, :1] > 8), *args)
 
     monkeypatch.setattr(reading, "_read_all", shifted)
     model, sampling = tiny_model(), SAMPLINGS["T=1"]
