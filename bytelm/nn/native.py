@@ -93,9 +93,9 @@ def register(
 ) -> Callable[..., torch.Tensor]:
     """Make ``run`` the operation ``torch.ops.bytelm.<name>``, which ``torch.compile`` calls as it is.
 
-    Returns what calls it on tensors: directly where operations are not :func:`watched <is_watched>`, for
-    to call one takes as long as a small product. Where there is no core no operation is made, so that a second copy of this code in the
-    same process can be imported.
+    Returns what calls it on tensors: directly where operations are not :func:`watched <is_watched>`, for to call one
+    takes as long as a small product. Where there is no core no operation is made, so that a second copy of this code
+    in the same process can be imported.
 
     Args:
         name: of the operation.
