@@ -140,36 +140,40 @@ def _emit(
     processor: Processor | None,
 ) -> tuple[Emission, State]:
     """:meth:`Emitter.emit` on tensors alone, and the processors' state; never asks the device for a value."""
-    drafted = _by_state(draft.symbols, block.num_states, unit)
     found = None
     if processor is None and rule.exact and rule.coupled and not sampling.truncates and hasattr(block, "draw"):
         found = cast(DrawingBlock, block).draw(noise.get(_EMISSION), sampling.temperature)
     if found is None:
-        symbols, laws, states = _in_turn(block, draft, drafted, state, noise, rule, sampling, processor)
+        symbols, nats, states = _in_turn(block, unit, draft, state, noise, rule, sampling, processor)
     else:
-        symbols, laws, states = *found, state
-    standing = (symbols == drafted).all(-1)
-    standing[:, -1] = False
-    log_p = laws.double().log_softmax(-1)
-    nats = -log_p.gather(-1, symbols[..., None]).squeeze(-1)
-    units = 1 + standing[:, :-1].long().cumprod(1).sum(1)
-    rows = torch.arange(len(units), device=units.device)
-    after = map_state(lambda leaf: leaf[rows, units - 1], states)
+        symbols, nats, states = *found, state
+    units = _emitted_units(symbols, draft.symbols)
+    after = map_state(lambda leaf: leaf[torch.arange(len(units), device=units.device), units - 1], states)
     return Emission(symbols.flatten(1), units * unit, nats.flatten(1)), after
+
+
+def _emitted_units(symbols_BRU: Int[Tensor, "B R U"], drafted: Symbols) -> Counts:
+    """One for each row, and one for each drafted unit up to the first that is not what was chosen."""
+    num_rows, num_states, unit = symbols_BRU.shape
+    if num_states == 1:
+        return symbols_BRU.new_ones(num_rows)
+    held = symbols_BRU[:, :-1] == drafted.reshape(num_rows, num_states - 1, unit)
+    return 1 + held.all(-1).cumprod(1).sum(1)
 
 
 def _in_turn(
     block: Block,
+    unit: int,
     draft: Draft,
-    drafted: Int[Tensor, "B R U"],
     state: State,
     noise: dict[int, Tensor],
     rule: Rule,
     sampling: Sampling,
     processor: Processor | None,
-) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U V"], State]:
-    """The units, symbol after symbol, with their logits, and the processors' state after each of them."""
-    num_states, unit = drafted.shape[1:]
+) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U"], State]:
+    """The units, symbol after symbol, with -log p of each, and the processors' state after each unit."""
+    num_states = block.num_states
+    drafted = _by_state(draft.symbols, num_states, unit)
     standing = torch.ones_like(drafted[:, :, 0], dtype=torch.bool)
     standing[:, -1] = False
     symbols = drafted[:, :, :0]
@@ -189,7 +193,8 @@ def _in_turn(
         symbols = torch.cat((symbols, symbol[..., None]), dim=-1)
         if processor is not None:
             states = processor.advance(states, symbol)
-    return symbols, torch.stack(laws, dim=2), states
+    log_p = torch.stack(laws, dim=2).double().log_softmax(-1)
+    return symbols, -log_p.gather(-1, symbols[..., None]).squeeze(-1), states
 
 
 def _noise(here: dict[int, Tensor]) -> Noise:

@@ -44,13 +44,13 @@ class Block(Protocol):
 
 @runtime_checkable
 class DrawingBlock(Block, Protocol):
-    """A block that can choose the symbols of all units at once, with the logits that :meth:`Block.logits` gives."""
+    """A block that can choose the symbols of all units at once, from the logits that :meth:`Block.logits` gives."""
 
     def draw(
         self, noise: Float64[Tensor, "B N V"] | None, temperature: float
-    ) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U V"]] | None:
+    ) -> tuple[Int[Tensor, "B R U"], Float64[Tensor, "B R U"]] | None:
         """Each symbol of each unit, the argmax of ``logits / temperature + noise`` given those before it, and its
-        logits; None where it cannot. Without noise the argmax of the logits. N = R * U.
+        ``-log softmax(logits)``; None where it cannot. Without noise the argmax of the logits. N = R * U.
         """
         ...
 

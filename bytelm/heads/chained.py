@@ -96,8 +96,10 @@ class ChainedHeads(nn.Module):
         num: int,
         noise_BNV: Float64[Tensor, "B _ V"] | None,
         temperature: float,
-    ) -> tuple[Int[Tensor, "B R K"], Float[Tensor, "B R K V"]] | None:
-        """The ``num`` symbols after each prefix and their logits, in one call of the native core; None where it cannot.
+    ) -> tuple[Int[Tensor, "B R K"], Float64[Tensor, "B R K"], Float[Tensor, "B R K V"]] | None:
+        """The ``num`` symbols after each prefix, -log p of each and its logits, in one call of the native core.
+
+        None where it cannot.
 
         They are those that come of asking :meth:`step` again and again; see
         :func:`bytelm.nn.native_heads.draw_symbols`.

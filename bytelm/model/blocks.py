@@ -38,13 +38,14 @@ class StatesBlock:
 
     def draw(
         self, noise_BNV: Float64[Tensor, "B N V"] | None, temperature: float
-    ) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U V"]] | None:
+    ) -> tuple[Int[Tensor, "B R U"], Float64[Tensor, "B R U"]] | None:
         """The units of all states at once, where the heads can; see :class:`bytelm.decoding.protocols.DrawingBlock`."""
         heads = self.model.heads
         if not isinstance(heads, ChainedHeads):
             return None
         none = self.windows_BRP[..., :0]
-        return heads.draw(self.h_BRD, self.windows_BRP, none, self.unit, noise_BNV, temperature)
+        found = heads.draw(self.h_BRD, self.windows_BRP, none, self.unit, noise_BNV, temperature)
+        return None if found is None else found[:2]
 
     def select(self, rows: Int[Tensor, " _"]) -> "StatesBlock":
         """The block of these rows."""

@@ -52,6 +52,7 @@ typedef struct {
     Tables tables;
     int64_t *symbols;      /* the prefixes */
     void *logits;          /* [count, rows, vocabulary] */
+    double *nats;          /* [rows, count] */
     const double *noise;   /* [rows / states, states count, vocabulary], noise_row apart; NULL: the largest logit is taken */
     long count, states, noise_row;
     float temperature;

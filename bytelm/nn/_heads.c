@@ -1,4 +1,5 @@
 /* Chained heads of a few states: the logits after known symbols, and symbols drawn one after the other. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "_blocks.h"
@@ -48,6 +49,13 @@
         }                                                                                                              \
         return best;                                                                                                   \
     }                                                                                                                  \
+    /* -log p of a symbol. */                                                                                          \
+    AVX2 static double nats_##NAME(const TYPE *restrict logits, long n, long symbol) {                                 \
+        double most = -INFINITY, sum = 0;                                                                              \
+        for (long v = 0; v < n; v++) most = FROM(logits[v]) > most ? FROM(logits[v]) : most;                           \
+        for (long v = 0; v < n; v++) sum += exp((double)FROM(logits[v]) - most);                                       \
+        return log(sum) - ((double)FROM(logits[symbol]) - most);                                                       \
+    }                                                                                                                  \
     static int draw_##NAME(const Draw *d, Head h, TYPE *memory, long room) {                                           \
         TYPE *added = memory, *sums = added + h.rows * h.width, *work = sums + h.rows * d->tables.row_width;           \
         for (long n = 0; n < d->count; n++, h.known++) {                                                               \
@@ -63,8 +71,10 @@
                 const double *noise = d->noise == NULL ? NULL                                                          \
                                                        : d->noise + r / d->states * d->noise_row +                     \
                                                              (r % d->states * d->count + n) * h.vocabulary;            \
-                d->symbols[r * h.stride + h.known] =                                                                   \
-                    choose_##NAME((TYPE *)h.logits + r * h.vocabulary, noise, h.vocabulary, d->temperature);           \
+                const TYPE *logits = (TYPE *)h.logits + r * h.vocabulary;                                              \
+                long symbol = choose_##NAME(logits, noise, h.vocabulary, d->temperature);                              \
+                d->symbols[r * h.stride + h.known] = symbol;                                                           \
+                d->nats[r * d->count + n] = nats_##NAME(logits, h.vocabulary, symbol);                                 \
             }                                                                                                          \
         }                                                                                                              \
         return 1;                                                                                                      \

@@ -175,28 +175,28 @@ static int read_tables(PyObject *tables, Tables *t) {
 }
 
 PyDoc_STRVAR(draw_doc,
-             "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, rows, known, count, width, byte_width,\n"
-             "     inner, vocabulary, temperature, eps, float32, threads)\n\n"
+             "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, nats, rows, known, count, width,\n"
+             "     byte_width, inner, vocabulary, temperature, eps, float32, threads)\n\n"
              "Chained heads one after the other, over addresses. `of` has unembedding, up and down of each head. Symbols\n"
              "are int64 [rows, known + count], of which the first `known` are given and the others are written: each the\n"
              "largest of logits / temperature + noise, of logits alone where the noise is 0, the first of equals. Logits\n"
-             "are [count, rows, vocabulary]; noise is a tuple of its address, float64 [rows / states, states count,\n"
+             "are [count, rows, vocabulary], and -log p of each symbol, float64, [rows, count]; noise is a tuple of its address, float64 [rows / states, states count,\n"
              "vocabulary], states, and the numbers from one of those rows to the next. Tables are None, or a tuple of\n"
              "rows, scales of int8 rows or 0, projection or 0, orders (int64), number of orders, of rows of each, and\n"
              "numbers of a row; windows are an address and a length: the int64 before a prefix. The caller sees to it\n"
              "that symbols have embeddings. All else is as for head.");
 
 static PyObject *draw(PyObject *self, PyObject *args) {
-    Address x, embedding, norm, symbols, windows, noise, logits;
+    Address x, embedding, norm, symbols, windows, noise, logits, nats;
     PyObject *parts, *tables;
     int float32, done;
     long n;
     Draw d = {0};
     Head *h = &d.head;
     Tables *t = &d.tables;
-    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)Klllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
-                          &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &h->rows, &h->known,
-                          &d.count, &h->width, &h->byte_width, &h->inner, &h->vocabulary, &d.temperature, &h->eps,
+    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)KKlllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
+                          &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &nats, &h->rows,
+                          &h->known, &d.count, &h->width, &h->byte_width, &h->inner, &h->vocabulary, &d.temperature, &h->eps,
                           &float32, &h->threads))
         return NULL;
     if (!read_tables(tables, t)) return NULL;
@@ -209,6 +209,7 @@ static PyObject *draw(PyObject *self, PyObject *args) {
     h->prefix = d.symbols = AT(int64_t *, symbols);
     d.noise = AT(const double *, noise);
     d.logits = AT(void *, logits);
+    d.nats = AT(double *, nats);
     void **of = read_addresses(parts, &n);
     if (of == NULL) return NULL;
     if (n != 3 * d.count) {

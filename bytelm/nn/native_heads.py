@@ -96,9 +96,9 @@ def draw_symbols(
     heads: Sequence[tuple[int, int, int]],
     tables: TableAddresses | None,
     sizes: HeadSizes,
-) -> tuple[Int[Tensor, "B R K"], Float[Tensor, "B R K V"]]:
-    """The next K symbols of each state and the logits that they were chosen from: each symbol is the argmax of
-    ``logits / temperature + noise`` given those before it, the first of equals; without noise, of the logits.
+) -> tuple[Int[Tensor, "B R K"], Float64[Tensor, "B R K"], Float[Tensor, "B R K V"]]:
+    """The next K symbols of each state, -log p of each and the logits that it was chosen from: the argmax of ``logits /
+    temperature + noise`` given those before it, the first of equals; without noise, of the logits.
 
     Args:
         h_BRD: states, which :func:`bytelm.nn.native.takes` takes.
@@ -120,6 +120,7 @@ def draw_symbols(
     if known:
         symbols[..., :known] = prefix_BRN
     logits = h_BRD.new_empty(count, num_rows, num_states, sizes.vocab_size)
+    nats = h_BRD.new_empty(num_rows, num_states, count, dtype=torch.float64)
     if noise_BNV is not None and noise_BNV.stride()[1:] != (sizes.vocab_size, 1):
         noise_BNV = noise_BNV.contiguous()
     native.core.draw(
@@ -131,6 +132,7 @@ def draw_symbols(
         (windows_BRN.data_ptr(), windows_BRN.shape[-1]),
         (0 if noise_BNV is None else noise_BNV.data_ptr(), num_states, 0 if noise_BNV is None else noise_BNV.stride(0)),
         logits.data_ptr(),
+        nats.data_ptr(),
         num_rows * num_states,
         known,
         count,
@@ -143,4 +145,4 @@ def draw_symbols(
         h_BRD.dtype == torch.float32,
         torch.get_num_threads(),
     )
-    return symbols[..., known:], logits.movedim(0, 2)
+    return symbols[..., known:], nats, logits.movedim(0, 2)

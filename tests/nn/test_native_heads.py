@@ -58,7 +58,7 @@ def test_symbols_are_those_of_head_after_head(known, tables, int8, unembedding, 
     model = model_of(dtype, tables, int8, unembedding)
     heads, (h, windows, prefix), num = model.heads, inputs(model, dtype, known), 4 - known
     for noise, temperature in ((None, 1.0), (noise_of(num), 1.0), (noise_of(num), 0.3)):
-        symbols, logits = heads.draw(h, windows, prefix, num, noise, temperature)
+        symbols, nats, logits = heads.draw(h, windows, prefix, num, noise, temperature)
         assert logits.shape == (BATCH, STATES, num, 256)
         scores = logits.float()
         if temperature != 1:
@@ -66,6 +66,8 @@ def test_symbols_are_those_of_head_after_head(known, tables, int8, unembedding, 
         if noise is not None:
             scores = scores + noise.unflatten(1, (STATES, num))
         assert torch.equal(symbols, scores.argmax(-1))
+        log_p = logits.double().log_softmax(-1)
+        torch.testing.assert_close(nats, -log_p.gather(-1, symbols[..., None])[..., 0], rtol=1e-12, atol=1e-12)
         for n in range(num):
             one = heads.step(h, windows, torch.cat((prefix, symbols[..., :n]), dim=-1))
             torch.testing.assert_close(logits[:, :, n], one, rtol=2e-2 if dtype is torch.bfloat16 else 1e-5, atol=1e-4)
@@ -76,12 +78,13 @@ def test_a_row_is_the_same_alone_and_among_others():
     model = model_of(torch.bfloat16, "narrow")
     h, windows, prefix = inputs(model, torch.bfloat16, 1)
     noise = noise_of(3)
-    symbols, logits = model.heads.draw(h, windows, prefix, 3, noise, 0.7)
+    symbols, nats, logits = model.heads.draw(h, windows, prefix, 3, noise, 0.7)
     for row in range(BATCH):
         one = slice(row, row + 1)
         alone = model.heads.draw(h[one], windows[one], prefix[one], 3, noise[one], 0.7)
         assert torch.equal(alone[0], symbols[one])
-        assert torch.equal(alone[1], logits[one])
+        assert torch.equal(alone[1], nats[one])
+        assert torch.equal(alone[2], logits[one])
 
 
 @torch.inference_mode()
@@ -92,9 +95,10 @@ def test_of_equal_logits_the_first_is_taken_and_what_is_no_number_is_the_largest
     assert (model.heads.draw(h, windows, prefix, 1, None, 1.0)[0] == 0).all()
     model.heads.unembeddings[0].weight.data[7:9] = float("nan")
     for noise in (None, noise_of(1)):
-        symbols, logits = model.heads.draw(h, windows, prefix, 1, noise, 1.0)
+        symbols, nats, logits = model.heads.draw(h, windows, prefix, 1, noise, 1.0)
         assert (symbols == 7).all()
         assert (logits.argmax(-1) == 7).all()
+        assert nats.isnan().all()
 
 
 @torch.inference_mode()
