@@ -10,14 +10,17 @@ import os
 
 from setuptools import Extension, setup
 
+ROWS = ("_module", "_rows", "_rows_dot", "_attend", "_attend_dot", "_blocks", "_heads", "_merger")
+ROWS_HEADERS = ("_attend", "_blocks", "_dot", "_numbers", "_parts", "_rows", "_rows_dot", "_tables")
+
 CORES = [
     Extension("bytelm.encoding._kernel", ["bytelm/encoding/_kernel.c"], extra_compile_args=["-O3"], optional=True),
     # OpenMP: its threads are those of torch where both use the same library, as the wheels for Linux do.
     Extension(
         "bytelm.nn._rows",
-        [f"bytelm/nn/{name}.c" for name in ("_module", "_rows", "_rows_dot", "_attend", "_blocks")],
-        depends=[f"bytelm/nn/{name}.h" for name in ("_numbers", "_rows", "_rows_dot", "_blocks")],
-        extra_compile_args=["-O3", "-fno-math-errno", "-fopenmp"],
+        [f"bytelm/nn/{name}.c" for name in ROWS],
+        depends=[f"bytelm/nn/{name}.h" for name in ROWS_HEADERS],
+        extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"],
         extra_link_args=["-fopenmp"],
         optional=True,
     ),

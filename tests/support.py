@@ -58,7 +58,7 @@ def tiny_config(kind="chained", tables=False, **changes) -> ModelConfig:
             "num_blocks": 2,
             "attention": {"num_heads": 2, "num_kv_heads": 1, "head_width": 16},
             "feedforward": {"inner": 48},
-            "merger": {"byte_width": 12, "tables": ngrams},
+            "merger": {"byte_width": 16, "tables": ngrams},
             "heads": heads,
             "context": 256,
         }

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor
 from bytelm.compilation import compiled
 from bytelm.decoding.noise import GumbelNoise, uniform
 from bytelm.decoding.processors import Processor, State, map_state
-from bytelm.decoding.protocols import Block, Draft, RowIndices
+from bytelm.decoding.protocols import Block, Draft, DrawingBlock, RowIndices
 from bytelm.decoding.rules import Noise, Proposal, Rule
-from bytelm.decoding.sampling import Sampling, warp
+from bytelm.decoding.sampling import Sampling, scores
 from bytelm.decoding.transfer import to_device
 from bytelm.graphs import Graphs
 from bytelm.shapes import Counts, Symbols
@@ -123,10 +123,10 @@ class Emitter:
 def process(
     processor: Processor | None, sampling: Sampling, state: State, logits: Float[Tensor, "*B V"]
 ) -> Float[Tensor, "*B V"]:
-    """Logits after processors, and after temperature and truncation where a symbol is drawn."""
+    """Logits after processors; where a symbol is drawn, the :func:`scores` that the options make of them."""
     if processor is not None:
         logits = processor.apply(state, logits)
-    return logits if sampling.greedy else warp(logits, sampling)
+    return logits if sampling.greedy else scores(logits, sampling)
 
 
 def _emit(
@@ -140,6 +140,38 @@ def _emit(
     processor: Processor | None,
 ) -> tuple[Emission, State]:
     """:meth:`Emitter.emit` on tensors alone, and the processors' state; never asks the device for a value."""
+    found = None
+    if processor is None and rule.exact and rule.coupled and not sampling.truncates and hasattr(block, "draw"):
+        found = cast(DrawingBlock, block).draw(noise.get(_EMISSION), sampling.temperature)
+    if found is None:
+        symbols, nats, states = _in_turn(block, unit, draft, state, noise, rule, sampling, processor)
+    else:
+        symbols, nats, states = *found, state
+    units = _emitted_units(symbols, draft.symbols)
+    after = map_state(lambda leaf: leaf[torch.arange(len(units), device=units.device), units - 1], states)
+    return Emission(symbols.flatten(1), units * unit, nats.flatten(1)), after
+
+
+def _emitted_units(symbols_BRU: Int[Tensor, "B R U"], drafted: Symbols) -> Counts:
+    """One for each row, and one for each drafted unit up to the first that is not what was chosen."""
+    num_rows, num_states, unit = symbols_BRU.shape
+    if num_states == 1:
+        return symbols_BRU.new_ones(num_rows)
+    held = symbols_BRU[:, :-1] == drafted.reshape(num_rows, num_states - 1, unit)
+    return 1 + held.all(-1).cumprod(1).sum(1)
+
+
+def _in_turn(
+    block: Block,
+    unit: int,
+    draft: Draft,
+    state: State,
+    noise: dict[int, Tensor],
+    rule: Rule,
+    sampling: Sampling,
+    processor: Processor | None,
+) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U"], State]:
+    """The units, symbol after symbol, with -log p of each, and the processors' state after each unit."""
     num_states = block.num_states
     drafted = _by_state(draft.symbols, num_states, unit)
     standing = torch.ones_like(drafted[:, :, 0], dtype=torch.bool)
@@ -162,11 +194,7 @@ def _emit(
         if processor is not None:
             states = processor.advance(states, symbol)
     log_p = torch.stack(laws, dim=2).double().log_softmax(-1)
-    nats = -log_p.gather(-1, symbols[..., None]).squeeze(-1)
-    units = 1 + standing[:, :-1].long().cumprod(1).sum(1)
-    rows = torch.arange(len(units), device=units.device)
-    after = map_state(lambda leaf: leaf[rows, units - 1], states)
-    return Emission(symbols.flatten(1), units * unit, nats.flatten(1)), after
+    return symbols, -log_p.gather(-1, symbols[..., None]).squeeze(-1), states
 
 
 def _noise(here: dict[int, Tensor]) -> Noise:
@@ -221,7 +249,12 @@ class DraftChoice:
         if self.noise is None:
             return law.argmax(-1, keepdim=True), None
         symbol = (law + self.noise[:, ahead]).argmax(-1, keepdim=True)
-        return symbol, None if self.coupled else law
+        return symbol, None if self.coupled else law.log_softmax(-1)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether a symbol is the argmax of ``logits / temperature + noise``, so that several may be chosen at once."""
+        return self.processor is None and self.coupled and not self.sampling.truncates
 
 
 def _stack(states: Sequence[State]) -> State:

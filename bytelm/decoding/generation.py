@@ -95,7 +95,7 @@ class Totals:
             drafted=self.tally.drafted,
             judged_at=tuple(self.tally.judged_at.tolist()),
             accepted_at=tuple(self.tally.accepted_at.tolist()),
-            by_drafter=dict(self.tally.by_drafter),
+            by_drafter=self.tally.by_drafter,
             parts=parts,
         )
         return Generation(
@@ -141,15 +141,16 @@ class Ledger:
         self._finish: list[Finish] = ["length"] * num_rows
         self._row_forwards = np.zeros(num_rows, dtype=np.int64)
         self._prompt_lengths = np.array([len(prompt) for prompt in prompts])
-        most = int(self._limits.max())
         dtype = np.uint8 if vocab <= 256 else np.int64
-        self._history = np.zeros((num_rows, int((self._prompt_lengths + self._limits).max())), dtype=dtype)
+        widths = self._widths
+        self._history = np.zeros((num_rows, widths["_history"]), dtype=dtype)
         for row, prompt in enumerate(prompts):
             self._history[row, : len(prompt)] = prompt
-        self._nats = np.zeros((num_rows, most))
-        self._forward = np.zeros((num_rows, most), dtype=np.int64)
-        self._offset = np.zeros((num_rows, most), dtype=np.int64)
-        self._source = np.zeros((num_rows, most), dtype=np.int64)
+        self._nats = np.zeros((num_rows, widths["_nats"]))
+        # By row and forward: the symbols that the row kept, the drafts that held, and the drafter.
+        self._kept, self._held, self._source = (
+            np.zeros((num_rows, widths[name]), dtype=np.int64) for name in ("_kept", "_held", "_source")
+        )
 
     @property
     def room(self) -> int:
@@ -162,7 +163,7 @@ class Ledger:
 
         So rows that began together stay in step.
         """
-        return np.where(self.live, self.lengths, self.lengths.max())
+        return self.lengths.copy() if self.live.all() else np.where(self.live, self.lengths, self.lengths.max())
 
     def histories(self) -> list[NDArray[Any]]:
         """Prompt and generated symbols of each row."""
@@ -176,18 +177,18 @@ class Ledger:
 
     def result(self, place: int) -> RowResult:
         """What the row at a place of the batch gave; copies."""
-        length, names = int(self.lengths[place]), np.array(self.totals.names)
-        trace = Trace(
-            self._forward[place, :length].copy(),
-            self._offset[place, :length].copy(),
-            names[self._source[place, :length]],
-        )
+        length, num_forwards = int(self.lengths[place]), int(self._row_forwards[place])
+        kept = self._kept[place, :num_forwards]
+        forward = np.repeat(np.arange(num_forwards), kept)
+        offset = np.arange(length) - (np.cumsum(kept) - kept)[forward]
+        drafted = offset < self._held[place][forward]
+        source = np.array(self.totals.names)[np.where(drafted, self._source[place][forward], 0)]
         return RowResult(
             self._generated(place, length).copy(),
             self._finish[place],
             self._nats[place, :length].copy(),
-            trace,
-            int(self._row_forwards[place]),
+            Trace(forward, offset, source),
+            num_forwards,
         )
 
     def retire(self, ids: Container[int]) -> None:
@@ -198,7 +199,7 @@ class Ledger:
         """Keep the rows at these places."""
         self._stops = [self._stops[place] for place in places.tolist()]
         self._finish = [self._finish[place] for place in places.tolist()]
-        for name in (*_OF_ROWS, *_OF_SYMBOLS):
+        for name in (*_OF_ROWS, *self._widths):
             setattr(self, name, getattr(self, name)[places])
 
     def join(self, other: "Ledger") -> None:
@@ -207,9 +208,7 @@ class Ledger:
         self._finish += other._finish
         for name in _OF_ROWS:
             setattr(self, name, np.concatenate((getattr(self, name), getattr(other, name))))
-        most = int(self._limits.max())
-        widths = dict.fromkeys(_OF_SYMBOLS, most) | {"_history": int((self._prompt_lengths + self._limits).max())}
-        for name, width in widths.items():
+        for name, width in self._widths.items():
             parts = [getattr(ledger, name)[:, :width] for ledger in (self, other)]
             padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts]
             setattr(self, name, np.concatenate(padded))
@@ -218,70 +217,76 @@ class Ledger:
         """Enter one forward's emission, cut where a stop or the length limit falls; end the rows that finish.
 
         Args:
-            emission: of the rows of the batch.
-            draft: the draft that the forward was run on.
+            emission: of the rows of the batch, on the CPU.
+            draft: the draft that the forward was run on, too.
             num_states: of the block.
             now: the time; rows whose deadline has passed end.
         Returns:
             (B,) how many symbols each row of the batch got; 0 where it had finished before.
         """
-        emitted, counts, nats = emission.symbols.cpu().numpy(), emission.counts.cpu().numpy(), emission.nats
+        emitted, counts, nats = (part.numpy() for part in emission)
         totals, live = self.totals, self.live.copy()
         kept = np.minimum(counts, self._limits - self.lengths) * live
-        batch, offsets = np.nonzero(np.arange(emitted.shape[1]) < kept[:, None])
-        into = batch, self.lengths[batch] + offsets
-        self._history[batch, self._prompt_lengths[batch] + into[1]] = emitted[batch, offsets]
-        self._nats[into] = nats.cpu().numpy()[batch, offsets]
-        self._forward[into], self._offset[into] = self._row_forwards[batch], offsets
+        # All of it: what is not kept lies where a row's next symbols will, or in the one column after its last.
+        columns = np.minimum(self.lengths[:, None] + np.arange(emitted.shape[1]), self._limits[:, None])
+        rows = np.arange(len(live))
+        self._nats[rows[:, None], columns] = nats
+        self._history[rows[:, None], columns + self._prompt_lengths[:, None]] = emitted
         if any(self._stops):
             self._stop(kept)
-        if width := draft.symbols.shape[1]:
-            held, judged, num_drafted = self._drafts(emitted, draft, live)
-            where = offsets < width
-            batch, offsets, places = batch[where], offsets[where], into[1][where]
-            self._source[batch, places] = held[batch, offsets] * totals.number(draft.source)
-            judged &= np.arange(width) < kept[:, None]
-            totals.tally.judge(draft.source, held, judged, num_drafted)
-        totals.states += int((live & (self._row_forwards > 0)).sum()) * num_states
+        self._kept[rows, self._row_forwards] = kept
+        if draft.symbols.shape[1]:
+            self._held[rows, self._row_forwards] = self._judge(emitted, draft, kept, live)
+            self._source[rows, self._row_forwards] = totals.number(draft.source)
+        if self._row_forwards[0]:  # else they were prompts, which are all read together
+            totals.states += int(np.count_nonzero(live)) * num_states
         totals.forwards += 1
         totals.symbols += int(kept.sum())
         self._row_forwards += live
         self.lengths += kept
         self.live &= self.lengths < self._limits
-        for place in np.flatnonzero(self.live & (self._deadlines < now)).tolist():
-            self.live[place], self._finish[place] = False, "time"
+        if self._deadlines.min() < now:
+            for place in np.flatnonzero(self.live & (self._deadlines < now)).tolist():
+                self.live[place], self._finish[place] = False, "time"
         return kept
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        """Columns of each array by row and symbol, or row and forward: one more than the rows may have of them."""
+        most = int(self._limits.max()) + 1
+        history = int((self._prompt_lengths + self._limits).max()) + 1
+        return {"_history": history} | dict.fromkeys(("_nats", "_kept", "_held", "_source"), most)
 
     def _generated(self, place: int, length: int) -> NDArray[Any]:
         begin = int(self._prompt_lengths[place])
         return self._history[place, begin : begin + length]
 
-    def _drafts(
-        self, emitted: NDArray[np.int64], draft: Draft, live: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], int]:
-        """Which drafts held with all before them, which were compared, and how many there were."""
-        drafted = draft.symbols.cpu().numpy()
-        width = drafted.shape[1]
-        proposed = np.full(len(drafted), width) if draft.proposed is None else draft.proposed.cpu().numpy()
-        real = np.arange(width) < proposed[:, None]
-        held = np.logical_and.accumulate((emitted[:, :width] == drafted) & real, axis=1)
-        judged = real & live[:, None]
-        judged[:, 1:] &= held[:, :-1]
-        return held, judged, int((real & live[:, None]).sum())
+    def _judge(
+        self, emitted: NDArray[np.int64], draft: Draft, kept: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """How many drafts of each row held with all before them; all that were compared are tallied."""
+        drafted = draft.symbols.numpy()
+        num_rows, width = drafted.shape
+        proposed = live * width if draft.proposed is None else draft.proposed.numpy() * live
+        fails = np.ones((num_rows, width + 1), dtype=bool)
+        fails[:, :-1] = emitted[:, :width] != drafted
+        held: NDArray[np.int64] = np.minimum(fails.argmax(axis=1), proposed)
+        judged = np.minimum(np.minimum(held + 1, proposed), kept)
+        self.totals.tally.judge(draft.source, width, judged, np.minimum(held, judged), int(proposed.sum()))
+        return held
 
     def _stop(self, kept: NDArray[np.int64]) -> None:
         """Ask the stops about every new symbol; end the rows that stop and cut ``kept`` there."""
         for place, (row, stops) in enumerate(zip(self.ids.tolist(), self._stops, strict=True)):
             if not self.live[place]:
                 continue
-            start = int(self.lengths[place])
-            for count in range(1, int(kept[place]) + 1):
-                generated = self._generated(place, start + count)
-                if any(stop(row, generated) for stop in stops):
+            start, kept_here = int(self.lengths[place]), int(kept[place])
+            generated = self._generated(place, start + kept_here)
+            for count in range(1, kept_here + 1):
+                if any(stop(row, generated[: start + count]) for stop in stops):
                     self.live[place], self._finish[place], kept[place] = False, "stop", count
                     break
 
 
 _OF_ROWS = ("ids", "live", "lengths", "_limits", "_deadlines", "_row_forwards", "_prompt_lengths")
-_OF_SYMBOLS = ("_history", "_nats", "_forward", "_offset", "_source")
-"""Arrays of a ledger, by row and by row and symbol."""
+"""Arrays of a ledger by row."""

@@ -18,6 +18,7 @@ from bytelm.decoding.generation import Ledger, RowResult, Totals
 from bytelm.decoding.noise import row_seeds
 from bytelm.decoding.processors import Processor
 from bytelm.decoding.protocols import (
+    Choose,
     Draft,
     Drafter,
     JoiningDrafter,
@@ -333,21 +334,15 @@ class Session:
         ledger, emission = batch.ledger, batch.forward.emission
         counts = to_device(batch.kept * ledger.live, self.target.device)
         self._clock.lap("host")
-        unit = self.target.unit
-        draft = self.drafter.propose(
-            Round(
-                batch.forward.block,
-                emission.symbols,
-                counts,
-                ledger.histories(),
-                unit,
-                lambda most: batch.emitters.choice(ledger.positions, most),
-                ledger.room,
-            )
-        )
+        unit, positions = self.target.unit, ledger.positions
+
+        def choice(most: int) -> Choose:
+            return batch.emitters.choice(positions, most)
+
+        draft = self.drafter.propose(Round(batch.forward.block, emission.symbols, counts, unit, choice, ledger))
         self._clock.lap("draft")
         block = self.target.advance(emission.symbols, counts, draft.symbols)
-        emission = batch.emitters.emit(block, draft, unit, ledger.positions, self._graphs)
+        emission = batch.emitters.emit(block, draft, unit, positions, self._graphs)
         return Begun(block, draft, emission, self._goes_ahead)
 
     def _begin_ahead(self, batch: _Batch) -> Begun:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,6 +39,19 @@ class Block(Protocol):
 
     def select(self, rows: RowIndices) -> "Block":
         """The block of these rows."""
+        ...
+
+
+@runtime_checkable
+class DrawingBlock(Block, Protocol):
+    """A block that can choose the symbols of all units at once, from the logits that :meth:`Block.logits` gives."""
+
+    def draw(
+        self, noise: Float64[Tensor, "B N V"] | None, temperature: float
+    ) -> tuple[Int[Tensor, "B R U"], Float64[Tensor, "B R U"]] | None:
+        """Each symbol of each unit, the argmax of ``logits / temperature + noise`` given those before it, and its
+        ``-log softmax(logits)``; None where it cannot. Without noise the argmax of the logits. N = R * U.
+        """
         ...
 
 
@@ -132,6 +145,20 @@ class Choose(Protocol):
         ...
 
 
+@runtime_checkable
+class Books(Protocol):
+    """What the host knows of the rows."""
+
+    @property
+    def room(self) -> int:
+        """The most symbols that any row may still commit."""
+        ...
+
+    def histories(self) -> Sequence[NDArray[Any]]:
+        """Prompt and generated symbols of each row, the committed ones included."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Round:
     """What a drafter may look at: one round's emission, with the rows that go on.
@@ -140,19 +167,27 @@ class Round:
         block: the block that was emitted from.
         emitted: (B, R * unit) symbols; the first ``counts[b]`` of row b were committed.
         counts: (B,), at least ``unit`` in every row that goes on.
-        histories: prompt and generated symbols of each row, the committed ones included.
         unit: of the target.
         choice: the rule, to draft so many symbols by.
-        room: the most symbols that any row may still commit.
+        books: looked up for who asks.
     """
 
     block: Block
     emitted: Symbols
     counts: Counts
-    histories: Sequence[NDArray[Any]]
     unit: int
     choice: Callable[[int], Choose]
-    room: int
+    books: Books
+
+    @property
+    def histories(self) -> Sequence[NDArray[Any]]:
+        """Prompt and generated symbols of each row, the committed ones included."""
+        return self.books.histories()
+
+    @property
+    def room(self) -> int:
+        """The most symbols that any row may still commit."""
+        return self.books.room
 
 
 @runtime_checkable

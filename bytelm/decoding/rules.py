@@ -10,7 +10,7 @@ from torch import Tensor
 from bytelm.errors import DecodingError
 
 Laws = Float[Tensor, "B R V"]
-"""Logits or log-probabilities of one symbol of each state's unit."""
+"""Log-probabilities of one symbol of each state's unit, up to a number for each state."""
 
 UnitSymbols = Int[Tensor, "B R"]
 
@@ -69,7 +69,7 @@ def rejection(log_p: Laws, noise: Noise, proposal: Proposal) -> UnitSymbols:
     """
     assert noise.acceptance is not None
     assert noise.residual is not None
-    p = log_p.double().exp()
+    p = log_p.double().softmax(-1)
     drafted = proposal.symbols[..., None]
     log_q = proposal.log_q
     q = torch.zeros_like(p).scatter_(-1, drafted, 1.0) if log_q is None else log_q.double().exp()
@@ -89,6 +89,7 @@ def typical(log_p: Laws, noise: Noise, proposal: Proposal) -> UnitSymbols:
     Cai et al. 2024 (Medusa, arXiv 2401.10774, section 2.3.1), with epsilon 0.09 and delta 0.3. Lossy: it changes the
     law.
     """
+    log_p = log_p.log_softmax(-1)
     p = log_p.exp()
     entropy = -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
     drafted = p.gather(-1, proposal.symbols[..., None]).squeeze(-1)

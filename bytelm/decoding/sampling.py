@@ -42,6 +42,12 @@ class Sampling(Config):
         """Whether the symbol of largest logit is taken, without noise."""
         return not self.do_sample or self.temperature == 0
 
+    @property
+    def truncates(self) -> bool:
+        """Whether some symbols may be left out."""
+        masses = (self.top_p or 1, self.typical_p or 1, 1 - (self.min_p or 0))
+        return not self.greedy and (self.top_k is not None or min(masses) < 1)
+
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -68,22 +74,27 @@ def warp(logits: Float[Tensor, "*B V"], sampling: Sampling) -> Float[Tensor, "*B
     Returns:
         (*B, V) float32, or float64 for float64 logits: log-probabilities of the kept symbols, -inf outside.
     """
-    scores = logits if logits.dtype == torch.float64 else logits.float()
-    if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
+    return scores(logits, sampling).log_softmax(-1)
+
+
+def scores(logits: Float[Tensor, "*B V"], sampling: Sampling) -> Float[Tensor, "*B V"]:
+    """What :func:`warp` says, up to a number for each distribution."""
+    found = logits if logits.dtype == torch.float64 else logits.float()
+    if sampling.top_k is not None and sampling.top_k < found.shape[-1]:
         # Temperature keeps the order; before it, no two logits have become equal by rounding.
-        border = scores.topk(sampling.top_k).values[..., -1:]
-        scores = scores.masked_fill(scores < border, -math.inf)
+        border = found.topk(sampling.top_k).values[..., -1:]
+        found = found.masked_fill(found < border, -math.inf)
     if sampling.temperature != 1:
         # The largest logit becomes 0, so that a very small temperature cannot overflow.
-        scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature
+        found = (found - found.amax(-1, keepdim=True)) / sampling.temperature
     if sampling.top_p is not None and sampling.top_p < 1:
-        scores = scores.masked_fill(_outside_nucleus(scores, sampling.top_p), -math.inf)
+        found = found.masked_fill(_outside_nucleus(found, sampling.top_p), -math.inf)
     if sampling.min_p is not None and sampling.min_p > 0:
-        p = scores.double().softmax(-1)
-        scores = scores.masked_fill(p < sampling.min_p * p.amax(-1, keepdim=True), -math.inf)
+        p = found.double().softmax(-1)
+        found = found.masked_fill(p < sampling.min_p * p.amax(-1, keepdim=True), -math.inf)
     if sampling.typical_p is not None and sampling.typical_p < 1:
-        scores = scores.masked_fill(_atypical(scores, sampling.typical_p), -math.inf)
-    return scores.log_softmax(-1)
+        found = found.masked_fill(_atypical(found, sampling.typical_p), -math.inf)
+    return found
 
 
 def _outside_nucleus(scores: Float[Tensor, "*B V"], top_p: float) -> Bool[Tensor, "*B V"]:

@@ -1,5 +1,6 @@
 """What a decoding run cost and what drafting gave."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -72,29 +73,55 @@ class DecodeStats:
 
 
 class Tally:
-    """Counts of drafts: by their offset and by drafter."""
+    """Counts of drafts: by their offset and by drafter.
+
+    Attributes:
+        drafted: drafts handed to forwards by live rows.
+    """
 
     def __init__(self) -> None:
-        self.drafted = 0
-        self.judged_at = np.zeros(0, dtype=np.int64)
-        self.accepted_at = np.zeros(0, dtype=np.int64)
-        self.by_drafter: dict[str, tuple[int, int]] = {}
+        self.drafted = self._width = 0
+        self._rounds: dict[str, collections.Counter[tuple[int, int]]] = {}
 
-    def judge(self, source: str, held: NDArray[np.bool_], judged: NDArray[np.bool_], num_drafted: int) -> None:
+    def judge(
+        self, source: str, width: int, judged: NDArray[np.int64], accepted: NDArray[np.int64], num_drafted: int
+    ) -> None:
         """Enter one round.
 
         Args:
             source: the drafter.
-            held: (B, N) drafts that are, with all before them, the emitted symbols.
-            judged: (B, N) drafts that were compared.
+            width: N, of the draft.
+            judged: (B,) how many drafts of each row were compared.
+            accepted: (B,) how many of them are, with all before them, the emitted symbols.
             num_drafted: drafts handed to the forward by live rows.
         """
         self.drafted += num_drafted
-        width = held.shape[1]
-        grow = np.zeros(max(0, width - len(self.judged_at)), dtype=np.int64)
-        self.judged_at, self.accepted_at = np.append(self.judged_at, grow), np.append(self.accepted_at, grow)
-        accepted = held & judged
-        self.judged_at[:width] += judged.sum(0)
-        self.accepted_at[:width] += accepted.sum(0)
-        before = self.by_drafter.get(source, (0, 0))
-        self.by_drafter[source] = (before[0] + int(judged.sum()), before[1] + int(accepted.sum()))
+        self._width = max(self._width, width)
+        if source not in self._rounds:
+            self._rounds[source] = collections.Counter()
+        self._rounds[source].update(zip(judged.tolist(), accepted.tolist(), strict=True))
+
+    @property
+    def judged_at(self) -> NDArray[np.int64]:
+        """For each draft offset, drafts that were compared."""
+        return self._at(0)
+
+    @property
+    def accepted_at(self) -> NDArray[np.int64]:
+        """For each draft offset, drafts that were accepted."""
+        return self._at(1)
+
+    @property
+    def by_drafter(self) -> dict[str, tuple[int, int]]:
+        """For each drafter, drafts that were compared, and those accepted."""
+        return {
+            source: (sum(j * n for (j, _), n in rounds.items()), sum(a * n for (_, a), n in rounds.items()))
+            for source, rounds in self._rounds.items()
+        }
+
+    def _at(self, which: int) -> NDArray[np.int64]:
+        found = np.zeros(self._width, dtype=np.int64)
+        for rounds in list(self._rounds.values()):  # others may ask while rounds are entered
+            for numbers, count in list(rounds.items()):
+                found[: numbers[which]] += count
+        return found

@@ -2,15 +2,16 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from bytelm.nn import native
 from bytelm.nn.embedding import embedding
 from bytelm.nn.known_modules import Knowledge
 from bytelm.nn.linear import Linear
-from bytelm.nn.native_body import head_logits, is_plain
-from bytelm.nn.ngram import NgramTables
+from bytelm.nn.native_body import is_plain
+from bytelm.nn.native_heads import HeadSizes, TableAddresses, draw_symbols, head_logits
+from bytelm.nn.ngram import NgramTables, parts_of_tables
 from bytelm.nn.norm import RMSNorm
 from bytelm.shapes import Hidden, Windows
 
@@ -87,24 +88,66 @@ class ChainedHeads(nn.Module):
             s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
         return self.unembeddings[n % len(self.unembeddings)](self.norm(s_BD))
 
+    def draw(
+        self,
+        h_BRD: Float[Tensor, "B R D"],
+        windows_BRN: Int[Tensor, "B R _"],
+        prefix_BRN: Int[Tensor, "B R _"],
+        num: int,
+        noise_BNV: Float64[Tensor, "B _ V"] | None,
+        temperature: float,
+    ) -> tuple[Int[Tensor, "B R K"], Float64[Tensor, "B R K"], Float[Tensor, "B R K V"]] | None:
+        """The ``num`` symbols after each prefix, -log p of each and its logits, in one call of the native core.
+
+        None where it cannot.
+
+        They are those that come of asking :meth:`step` again and again; see
+        :func:`bytelm.nn.native_heads.draw_symbols`.
+        """
+        addresses = _HEADS.addresses(self, h_BRD.dtype) if native.takes(h_BRD) else None
+        if addresses is None or self._vocab_size > self.embedding.num_embeddings:
+            return None
+        tables = None
+        if self.tables is not None:
+            tables = self._table_addresses(addresses, h_BRD.dtype)
+            if tables is None:
+                return None
+        known = prefix_BRN.shape[-1]
+        heads = [self._addresses_of_head(addresses, n) for n in range(known, known + num)]
+        return draw_symbols(
+            h_BRD, windows_BRN, prefix_BRN, noise_BNV, temperature, addresses[:2], heads, tables, self._sizes
+        )
+
     def _in_core(
         self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"] | None:
         """:meth:`step` in one call of the native core; None where it cannot read these weights."""
-        n, num_symbols = prefix_BN.shape[-1], self.embedding.num_embeddings
         addresses = _HEADS.addresses(self, h_BD.dtype)
         if addresses is None or prefix_BN.shape[:-1] != h_BD.shape[:-1] or prefix_BN.dtype != torch.int64:
             return None
         added = None if self.tables is None else self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
         if added is not None and added.dtype != h_BD.dtype:
             return None
-        num_unembeddings = len(self.unembeddings)
-        chosen = (*addresses[:2], addresses[2 + n % num_unembeddings])
-        if n > 0:
-            chosen += addresses[num_unembeddings + 2 * n : num_unembeddings + 2 * n + 2]
-        widths = (*self._widths, num_symbols, self._vocab_size)
+        chosen = (*addresses[:2], *self._addresses_of_head(addresses, prefix_BN.shape[-1]))
+        return head_logits(h_BD, prefix_BN, added, chosen, self._sizes)
+
+    @property
+    def _sizes(self) -> HeadSizes:
         assert isinstance(self.norm, RMSNorm)
-        return head_logits(h_BD, prefix_BN, added, chosen, widths, self.norm.eps)
+        return HeadSizes(*self._widths, self.embedding.num_embeddings, self._vocab_size, self.norm.eps)
+
+    def _addresses_of_head(self, addresses: tuple[int, ...], n: int) -> tuple[int, int, int]:
+        """Unembedding, up and down of the head after n symbols."""
+        num_unembeddings = len(self.unembeddings)
+        up = 2 + num_unembeddings + 2 * (n - 1)
+        first = addresses[2 + n % num_unembeddings]
+        return (first, addresses[up], addresses[up + 1]) if n else (first, 0, 0)
+
+    def _table_addresses(self, addresses: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
+        """Where the tables are; None where the core cannot read them."""
+        assert self.tables is not None
+        mlps = 2 + len(self.unembeddings) + 2 * len(self.prefix_mlps)
+        return self.tables.addresses(addresses[mlps:], dtype)
 
 
 def _parts_of_heads(heads: nn.Module) -> list[nn.Module] | None:
@@ -115,7 +158,8 @@ def _parts_of_heads(heads: nn.Module) -> list[nn.Module] | None:
         return None
     if not all(is_plain(layer) for layer in (*heads.unembeddings, *mlps)):
         return None
-    return [heads.embedding, heads.norm, *heads.unembeddings, *mlps]
+    of_tables = [] if heads.tables is None else parts_of_tables(heads.tables)
+    return [heads.embedding, heads.norm, *heads.unembeddings, *mlps, *of_tables]
 
 
 _HEADS = Knowledge(_parts_of_heads)

@@ -3,9 +3,10 @@
 import dataclasses
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from bytelm.heads import ChainedHeads
 from bytelm.model.byte_lm import ByteLM
 from bytelm.shapes import Counts, Logits, Symbols
 
@@ -35,6 +36,17 @@ class StatesBlock:
         """Head N + 1 of every state after N symbols of its unit (independent heads do not look at them)."""
         return self.model.heads.step(self.h_BRD, self.windows_BRP, prefix)
 
+    def draw(
+        self, noise_BNV: Float64[Tensor, "B N V"] | None, temperature: float
+    ) -> tuple[Int[Tensor, "B R U"], Float64[Tensor, "B R U"]] | None:
+        """The units of all states at once, where the heads can; see :class:`bytelm.decoding.protocols.DrawingBlock`."""
+        heads = self.model.heads
+        if not isinstance(heads, ChainedHeads):
+            return None
+        none = self.windows_BRP[..., :0]
+        found = heads.draw(self.h_BRD, self.windows_BRP, none, self.unit, noise_BNV, temperature)
+        return None if found is None else found[:2]
+
     def select(self, rows: Int[Tensor, " _"]) -> "StatesBlock":
         """The block of these rows."""
         return StatesBlock(self.model, self.unit, self.h_BRD[rows], self.windows_BRP[rows])
@@ -49,14 +61,13 @@ class StatesBlock:
     def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess | DraftHeadsGuess":
         """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
         rows = torch.arange(len(emitted), device=emitted.device)
-        last = counts // self.unit - 1
-        h_BD, window_BP = self.h_BRD[rows, last], self.windows_BRP[rows, last]
+        last = rows, counts // self.unit - 1
+        h_BD = self.h_BRD[last]
         if self.model.draft_heads is not None:
             return DraftHeadsGuess(self.model, h_BD)
-        columns = last[:, None] * self.unit + torch.arange(self.unit, device=emitted.device)
-        unit = emitted.gather(1, columns)
+        unit = emitted.unflatten(1, (-1, self.unit))[last]
         if self.unit == 1:
-            return HeadsGuess(self.model, h_BD, window_BP, unit)
+            return HeadsGuess(self.model, h_BD, self.windows_BRP[last], unit)
         return NextPatchGuess(self.model, h_BD, unit)
 
 
@@ -75,6 +86,15 @@ class HeadsGuess:
     def logits(self, drafted: Symbols) -> Logits:
         """Head N + 2 after the last symbol and N drafted ones."""
         return self.model.heads.step(self.h_BD, self.window_BP, torch.cat((self.last, drafted), dim=1))
+
+    def draw(self, num: int, noise_BNV: Float64[Tensor, "B _ V"] | None, temperature: float) -> Symbols | None:
+        """The symbols that ``num`` heads draw, each given those before it; None where they cannot at once."""
+        heads = self.model.heads
+        if not isinstance(heads, ChainedHeads):
+            return None
+        inputs = (self.h_BD[:, None], self.window_BP[:, None], self.last[:, None])
+        found = heads.draw(*inputs, num, noise_BNV, temperature)
+        return None if found is None else found[0][:, 0]
 
 
 class DraftHeadsGuess:

@@ -46,10 +46,9 @@ def read_patches(
 ) -> tuple[Hidden, Windows, Int[Tensor, " B"]]:
     """The forward of :meth:`PatchTarget.advance` after ``last_B``; states, what they follow, and the new ``last_B``."""
     patch, device = model.config.patch, draft.device
-    patches = counts // patch
-    last = (patches - 1).clamp(min=0)[:, None] * patch + torch.arange(patch, device=device)
+    last = (counts - patch).clamp(min=0)[:, None] + torch.arange(patch, device=device)
     windows_BTP = torch.cat((emitted.gather(1, last), draft), dim=1).unflatten(1, (-1, patch))
-    last_B = last_B + patches
+    last_B = last_B + counts // patch
     ahead = torch.arange(windows_BTP.shape[1], device=device)
     positions = (last_B[:, None] + ahead).clamp(max=cache.capacity - 1)
     return forward(model, windows_BTP, cache, None, positions, num_slots), windows_BTP, last_B
@@ -60,28 +59,28 @@ def read_bytes(
     model: ByteLM,
     cache: KVCache,
     text: TensorInPlace,
-    lengths_B: Int[Tensor, " B"],
+    begins_B1: Int[Tensor, "B 1"],
     emitted: Symbols,
     counts: Counts,
     draft: _AnyNumber,
+    last: int,
     num_slots: int,
-) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N P"], Int[Tensor, " B"]]:
-    """The forward of :meth:`NextTarget.advance` after ``lengths_B`` bytes of ``text``, which it writes to; states, the
-    windows before them, and the new ``lengths_B``.
+) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N P"], Int[Tensor, "B 1"]]:
+    """The forward of :meth:`NextTarget.advance` where the last windows of ``text`` begin at ``begins_B1``; it adds what
+    is committed to the text.
+
+    Returns:
+        States, the windows before them, and where the first of them begin, at most at ``last``.
     """
-    patch, bytes_BL, num_read = model.config.patch, text.tensor, draft.shape[1] + 1
-    # Columns past a row's count land where its draft, or its next symbols, will overwrite them.
-    _write(bytes_BL, lengths_B, emitted)
-    lengths_B = lengths_B + counts
-    _write(bytes_BL, lengths_B, draft)
-    ends_BN = lengths_B[:, None] - 1 + torch.arange(num_windows(num_read, patch), device=draft.device)
-    ends_BN = ends_BN.clamp(max=bytes_BL.shape[1] - 1)
-    rows_B = torch.arange(len(emitted), device=draft.device)
-    offsets = torch.arange(1 - patch, 1, device=draft.device)
-    windows_BNP = bytes_BL[rows_B[:, None, None], ends_BN[..., None] + offsets]
-    read = _read_all if ends_BN.shape[1] % patch == 0 else _read_some
-    h_BND = read(forward, model, cache, windows_BNP, ends_BN, num_slots)
-    return h_BND[:, :num_read], windows_BNP[:, :num_read], lengths_B
+    patch, bytes_BL, device = model.config.patch, text.tensor, draft.device
+    # Columns past a row's count land where its next symbols will overwrite them.
+    columns = begins_B1 + torch.arange(patch, patch + emitted.shape[1], device=device)
+    bytes_BL.scatter_(1, columns, emitted)
+    begins_B1 = (begins_B1 + counts[:, None]).clamp(max=last)
+    columns_BP = begins_B1 + torch.arange(patch, device=device)
+    windows_BNP = torch.cat((bytes_BL.gather(1, columns_BP), draft), dim=1).unfold(1, patch, 1)
+    read = _read_some if draft.shape[1] + 1 < patch else _read_all
+    return read(forward, model, cache, windows_BNP, columns_BP, num_slots), windows_BNP, begins_B1
 
 
 def _read_some(
@@ -89,16 +88,16 @@ def _read_some(
     model: ByteLM,
     cache: KVCache,
     windows_BNP: Int[Tensor, "B N P"],
-    ends_BN: Int[Tensor, "B N"],
+    columns_BP: Int[Tensor, "B P"],
     num_slots: int,
 ) -> Float[Tensor, "B N D"]:
     """Fewer windows than streams: each in a stream of its own, whose slots are gathered."""
-    patch = model.config.patch
-    rows_B1 = torch.arange(len(ends_BN), device=ends_BN.device)[:, None]
-    stream_BN, slot_BN = place(ends_BN, patch)
-    cache_rows = (rows_B1 * patch + stream_BN).flatten()
-    h = forward(model, windows_BNP.flatten(0, 1)[:, None], cache, cache_rows, slot_BN.flatten()[:, None], num_slots)
-    return h[:, 0].unflatten(0, ends_BN.shape)
+    num_rows, num_read, patch = windows_BNP.shape
+    stream_BN, slot_BN = place(columns_BP[:, :num_read], patch)
+    rows_B1 = torch.arange(0, num_rows * patch, patch, device=stream_BN.device)[:, None]
+    windows = windows_BNP.reshape(-1, 1, patch)
+    h = forward(model, windows, cache, (rows_B1 + stream_BN).view(-1), slot_BN.reshape(-1, 1), num_slots)
+    return h.view(num_rows, num_read, -1)
 
 
 def _read_all(
@@ -106,21 +105,20 @@ def _read_all(
     model: ByteLM,
     cache: KVCache,
     windows_BNP: Int[Tensor, "B N P"],
-    ends_BN: Int[Tensor, "B N"],
+    columns_BP: Int[Tensor, "B P"],
     num_slots: int,
 ) -> Float[Tensor, "B N D"]:
     """Whole rounds of the streams: all cache rows in order, read in place, T = N / P windows in each."""
-    patch, device = model.config.patch, ends_BN.device
-    rows_B1 = torch.arange(len(ends_BN), device=device)[:, None]
-    first_B1, _ = place(ends_BN[:, :1], patch)
-    of_stream = (torch.arange(patch, device=device) - first_B1) % patch  # (B, P): the window of each stream
-    windows = windows_BNP.unflatten(1, (-1, patch))  # (B, T, P windows, P)
-    slots = place(ends_BN, patch)[1].unflatten(1, (-1, patch))
-    by_stream = windows.transpose(1, 2)[rows_B1, of_stream].flatten(0, 1)
-    positions = slots.transpose(1, 2)[rows_B1, of_stream].flatten(0, 1)
-    h = forward(model, by_stream, cache, None, positions, num_slots).unflatten(0, (len(ends_BN), patch))
-    of_window = (first_B1 + torch.arange(patch, device=device)) % patch
-    return h[rows_B1, of_window].transpose(1, 2).flatten(1, 2)
+    num_rows, num_read, patch = windows_BNP.shape
+    filled, device = num_windows(num_read, patch), columns_BP.device
+    rows_B1 = torch.arange(num_rows, device=device)[:, None]
+    ahead_BP = torch.arange(patch, device=device) - columns_BP[:, :1]  # bytes from the first window to each stream
+    rounds = torch.arange(filled // patch, device=device)
+    windows_BNP = torch.nn.functional.pad(windows_BNP, (0, 0, 0, filled - num_read))
+    by_stream = windows_BNP.unflatten(1, (-1, patch)).transpose(1, 2)[rows_B1, ahead_BP % patch].flatten(0, 1)
+    slots = (rounds - (ahead_BP // patch)[..., None]).flatten(0, 1)
+    h = forward(model, by_stream, cache, None, slots, num_slots).unflatten(0, (num_rows, patch))
+    return h[rows_B1, columns_BP % patch].transpose(1, 2).flatten(1, 2)[:, :num_read]
 
 
 def num_windows(num_read: int, patch: int) -> int:
@@ -128,12 +126,6 @@ def num_windows(num_read: int, patch: int) -> int:
     return num_read if num_read <= patch else -(-num_read // patch) * patch
 
 
-def place(ends: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """Stream and slot of the window that ends at byte ``ends``."""
-    begins = ends - (patch - 1)
+def place(begins: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Stream and slot of the window that begins at byte ``begins``."""
     return begins % patch, begins // patch
-
-
-def _write(bytes_BL: Int[Tensor, "B L"], begins_B: Int[Tensor, " B"], symbols: Symbols) -> None:
-    columns = begins_B[:, None] + torch.arange(symbols.shape[1], device=symbols.device)
-    bytes_BL.scatter_(1, columns.clamp(max=bytes_BL.shape[1] - 1), symbols)

@@ -81,7 +81,6 @@ class _StreamTarget:
         self.fixed_shapes = compiled
         self.attention: PromptAttention = "causal"
         self.cache: KVCache
-        self._slots_B: Int[Tensor, " B"]
         self._forward: Forward = compile_once(forward) if compiled else forward
 
     def new(self) -> "_StreamTarget":
@@ -185,6 +184,7 @@ class PatchTarget(_StreamTarget):
         if model.draft_heads is not None:
             self.max_guess = model.draft_heads.num_heads
         self._last_B: Int[Tensor, " B"]
+        self._slots_B: Int[Tensor, " B"]
         self._longest = 0
 
     def start(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int], max_draft: int) -> StatesBlock:
@@ -239,8 +239,9 @@ class NextTarget(_StreamTarget):
         self.unit = 1
         self.max_guess = self.patch - 1
         self._bytes_BL: Int[Tensor, "B L"]
-        self._lengths_B: Int[Tensor, " B"]
-        self._longest = 0
+        self._begins_B1: Int[Tensor, "B 1"]  # of the last windows
+        self._most_B: Int[Tensor, " B"]
+        self._longest = self._reach = 0
 
     def start(self, prompts: Sequence[NDArray[Any]], num_new: int | Sequence[int], max_draft: int) -> StatesBlock:
         """Read the prompts in all phases; see :class:`bytelm.decoding.protocols.Target`."""
@@ -250,30 +251,35 @@ class NextTarget(_StreamTarget):
             row[s : s + (len(row) - s) // patch * patch].reshape(-1, patch) for row in strings for s in range(patch)
         ]
         lengths = np.array([len(row) for row in strings])
-        self._longest = int(lengths.max())
-        needed = -(-(lengths + _by_row(num_new, len(strings)) + max_draft) // patch) + 1
-        slots = int(needed.max())
-        self._slots_B = torch.from_numpy(needed).to(device)
+        most = lengths + _by_row(num_new, len(strings))
+        self._longest, self._reach = int(lengths.max()), max_draft + patch
+        slots = self._slots(int(most.max()))
+        self._most_B = torch.from_numpy(most).to(device)
         data = np.zeros((len(strings), slots * patch), np.int64)
         for r, row in enumerate(strings):
             data[r, : len(row)] = row
         self._bytes_BL = self._new_bytes(torch.from_numpy(data).to(device))
-        self._lengths_B = torch.from_numpy(lengths).to(device)
-        stream, slot = place(self._lengths_B - 1, patch)
+        self._begins_B1 = torch.from_numpy(lengths[:, None] - patch).to(device)
+        stream, slot = place(self._begins_B1[:, 0], patch)
         h = self._prefill(streams, slots, slot.repeat_interleave(patch))
         rows = torch.arange(len(strings), device=device)
-        ends = self._lengths_B[:, None] - patch + torch.arange(patch, device=device)
-        windows_BP = self._bytes_BL.gather(1, ends)
+        windows_BP = self._bytes_BL.gather(1, self._begins_B1 + torch.arange(patch, device=device))
         return StatesBlock(self.model, 1, h[rows * patch + stream][:, None], windows_BP[:, None])
 
     def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
         """Commit, then read the last committed byte and the draft."""
-        self._longest = min(self._longest + emitted.shape[1], self._bytes_BL.shape[1])
+        longest = self._bytes_BL.shape[1] - self._reach  # where rows that have finished, and go on, stand still
+        self._longest = min(self._longest + emitted.shape[1], longest)
         ahead = num_windows(draft.shape[1] + 1, self.patch)
         num_slots = self._slots_read(-(-(self._longest + ahead) // self.patch))
-        state = self._forward, self.model, self.cache, TensorInPlace(self._bytes_BL), self._lengths_B
-        h_BND, windows_BNP, self._lengths_B = self._run(read_bytes, *state, emitted, counts, draft, num_slots)
+        state = self._forward, self.model, self.cache, TensorInPlace(self._bytes_BL), self._begins_B1
+        given = emitted, counts, draft, longest - self.patch, num_slots
+        h_BND, windows_BNP, self._begins_B1 = self._run(read_bytes, *state, *given)
         return StatesBlock(self.model, 1, h_BND, windows_BNP)
+
+    def _slots(self, most: int) -> int:
+        """Slots of each stream for so many bytes and what a forward may read or write after them."""
+        return -(-(most + self._reach) // self.patch)
 
     def _new_bytes(self, bytes_BL: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """These bytes; with graphs, where those of the run before were, if they were as many."""
@@ -288,14 +294,14 @@ class NextTarget(_StreamTarget):
     def select(self, rows: Int[Tensor, " _"]) -> None:
         """Keep these rows, with all their streams."""
         self.cache.select((rows[:, None] * self.patch + torch.arange(self.patch, device=self.device)).flatten())
-        self._bytes_BL, self._lengths_B = self._bytes_BL[rows], self._lengths_B[rows]
-        self._slots_B = self._slots_B[rows]
+        self._bytes_BL, self._begins_B1 = self._bytes_BL[rows], self._begins_B1[rows]
+        self._most_B = self._most_B[rows]
 
     def join(self, other: "NextTarget") -> None:
         """Take up the rows of another, with all their streams; see :class:`bytelm.decoding.protocols.Target`."""
-        self._lengths_B = torch.cat((self._lengths_B, other._lengths_B))
-        self._slots_B = torch.cat((self._slots_B, other._slots_B))
-        self._longest, slots = int(self._lengths_B.max()), int(self._slots_B.max())
+        self._begins_B1 = torch.cat((self._begins_B1, other._begins_B1))
+        self._most_B, self._reach = torch.cat((self._most_B, other._most_B)), max(self._reach, other._reach)
+        self._longest, slots = int(self._begins_B1.max()) + self.patch, self._slots(int(self._most_B.max()))
         width = slots * self.patch
         parts = [part[:, :width] for part in (self._bytes_BL, other._bytes_BL)]
         self._bytes_BL = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
@@ -303,7 +309,7 @@ class NextTarget(_StreamTarget):
 
     def rewind(self, counts: Counts) -> None:
         """Forget the last bytes."""
-        self._lengths_B = self._lengths_B - counts
+        self._begins_B1 = self._begins_B1 - counts[:, None]
 
 
 def _in_steps(num_slots: int) -> int:

@@ -1,10 +1,14 @@
-/* Attention of a few queries to a cache, in bfloat16 or float32. Sums are float32, in the order of the slots: a query has
- * the same result alone and among others, and however many slots there are that it does not see.
+/* Attention of a few queries to a cache, in bfloat16 or float32, where there is no unit for _attend_dot.c.
+ *
+ * Sums are float32, in the order of the slots: a query has the same result alone and among others, and however many
+ * slots there are that it does not see.
  */
 #include <math.h>
 #include <stdlib.h>
 
+#include "_attend.h"
 #include "_rows.h"
+#include "_rows_dot.h"
 
 #ifdef ROWS_SUPPORTED
 /* Scores to weights, up to a factor: its inverse is returned. A query that sees nothing gives zeros. */
@@ -24,13 +28,6 @@ static AVX2 float soften(float *restrict scores, const uint8_t *restrict mask, l
     float sum = 0;
     for (long l = 0; l < LANES; l++) sum += parts[l];
     return sum > 0 ? 1 / sum : (sum == sum ? 0 : NAN);
-}
-
-/* How many slots a query sees, the last of those that a mask may show included. */
-INLINE long seen_by(const Attention *a, long b, long query) {
-    if (a->mask != NULL) return a->slots;
-    long seen = a->last[b * a->queries + query] + 1;
-    return seen < a->slots ? seen : a->slots;
 }
 
 /* Adds n slots to the sums of one query, in their order. */
@@ -93,6 +90,7 @@ DEFINE_ATTEND(uint16_t, bf16, to_bf16)
 DEFINE_ATTEND(float, float, to_float)
 
 int rows_attend(const Attention *a) {
+    if (dot_supported()) return dot_attend(a);
     int done = 1;
     _Pragma("omp parallel for schedule(dynamic) num_threads(a->threads) reduction(&& : done)")
     for (long i = 0; i < a->batch * a->kv_heads; i++)

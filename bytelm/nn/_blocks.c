@@ -3,19 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-#ifdef ROWS_SUPPORTED
-INLINE float silu(float x) { return x / (1 + exponential(-x)); }
+#include "_parts.h"
 
+#ifdef ROWS_SUPPORTED
 #define DEFINE_PARTS(TYPE, NAME, FROM, TO)                                                                             \
-    AVX2 static void norm_##NAME(const TYPE *restrict x, const TYPE *restrict weight, TYPE *restrict y, long rows,     \
-                                 long width, float eps) {                                                              \
-        for (long r = 0; r < rows; r++, x += width, y += width) {                                                      \
-            float sum = 0;                                                                                             \
-            _Pragma("omp simd reduction(+ : sum)") for (long d = 0; d < width; d++) sum += FROM(x[d]) * FROM(x[d]);    \
-            float inverse = 1 / sqrtf(sum / (float)width + eps);                                                       \
-            for (long d = 0; d < width; d++) y[d] = TO(FROM(TO(FROM(x[d]) * inverse)) * FROM(weight[d]));              \
-        }                                                                                                              \
-    }                                                                                                                  \
     AVX2 static void turn_##NAME(const TYPE *restrict x, TYPE *restrict y, const float *restrict angles, long width,   \
                                  long turned) {                                                                        \
         long half = turned / 2;                                                                                        \
@@ -53,19 +44,6 @@ INLINE float silu(float x) { return x / (1 + exponential(-x)); }
         for (long r = 0; r < rows; r++, x += 2 * inner, y += inner)                                                    \
             for (long i = 0; i < inner; i++) y[i] = TO(FROM(TO(silu(FROM(x[i])))) * FROM(x[inner + i]));               \
     }                                                                                                                  \
-    AVX2 static void silu_##NAME(TYPE *restrict x, long n) {                                                           \
-        for (long i = 0; i < n; i++) x[i] = TO(silu(FROM(x[i])));                                                      \
-    }                                                                                                                  \
-    AVX2 static void add_##NAME(TYPE *restrict x, const TYPE *restrict y, long n) {                                    \
-        for (long i = 0; i < n; i++) x[i] = TO(FROM(x[i]) + FROM(y[i]));                                               \
-    }                                                                                                                  \
-    static int linear_##NAME(const TYPE *x, const void *weight, TYPE *y, long rows, long outputs, long inputs,         \
-                             int threads) {                                                                            \
-        Product p = {.weight = weight, .rows = rows, .outputs = outputs, .inputs = inputs, .threads = threads};        \
-        if (sizeof(TYPE) == 4) p.floats = (float *)(void *)y;                                                          \
-        else p.y = (uint16_t *)(void *)y;                                                                              \
-        return rows_multiply(&p, x, sizeof(TYPE) == 4 ? FLOAT32 : BFLOAT16);                                           \
-    }                                                                                                                  \
     static int block_##NAME(const Body *b, const Block *block, const float *angles, TYPE *one, TYPE *other) {          \
         long rows = b->batch * b->steps, width = b->width, wide = b->heads * b->head_width;                            \
         TYPE *x = b->x;                                                                                                \
@@ -90,33 +68,14 @@ INLINE float silu(float x) { return x / (1 + exponential(-x)); }
         if (!linear_##NAME(one, block->down, other, rows, width, b->inner, b->threads)) return 0;                      \
         add_##NAME(x, other, rows * width);                                                                            \
         return 1;                                                                                                      \
-    }                                                                                                                  \
-    static int head_##NAME(const Head *h, TYPE *state, TYPE *one, TYPE *other) {                                       \
-        long width = h->width, inputs = width + h->known * h->byte_width;                                              \
-        const TYPE *x = h->x, *embedding = h->embedding;                                                               \
-        memcpy(state, x, sizeof(TYPE) * (size_t)(h->rows * width));                                                    \
-        if (h->known > 0) {                                                                                            \
-            for (long r = 0; r < h->rows; r++) {                                                                       \
-                memcpy(one + r * inputs, x + r * width, sizeof(TYPE) * (size_t)width);                                 \
-                for (long n = 0; n < h->known; n++)                                                                    \
-                    memcpy(one + r * inputs + width + n * h->byte_width,                                               \
-                           embedding + h->prefix[r * h->known + n] * h->byte_width,                                    \
-                           sizeof(TYPE) * (size_t)h->byte_width);                                                      \
-            }                                                                                                          \
-            if (!linear_##NAME(one, h->up, other, h->rows, h->inner, inputs, h->threads)) return 0;                    \
-            silu_##NAME(other, h->rows * h->inner);                                                                    \
-            if (!linear_##NAME(other, h->down, one, h->rows, width, h->inner, h->threads)) return 0;                   \
-            add_##NAME(state, one, h->rows * width);                                                                   \
-        }                                                                                                              \
-        if (h->added != NULL) add_##NAME(state, h->added, h->rows * width);                                            \
-        norm_##NAME(state, h->norm, one, h->rows, width, h->eps);                                                      \
-        return linear_##NAME(one, h->unembedding, h->logits, h->rows, h->vocabulary, width, h->threads);               \
     }
 
+DEFINE_NORM(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_NORM(float, float, from_float, to_float)
+DEFINE_SHARED(uint16_t, bf16, from_bf16, to_bf16)
+DEFINE_SHARED(float, float, from_float, to_float)
 DEFINE_PARTS(uint16_t, bf16, from_bf16, to_bf16)
 DEFINE_PARTS(float, float, from_float, to_float)
-
-static long larger(long one, long other) { return one > other ? one : other; }
 
 /* Cosines and then sines of each pair, at each position. */
 static void find_angles(const Body *b, float *angles) {
@@ -141,16 +100,6 @@ int rows_body(const Body *b) {
         if (b->type == FLOAT32) done = block_float(b, b->blocks + i, angles, memory, other);
         else done = block_bf16(b, b->blocks + i, angles, (uint16_t *)memory, (uint16_t *)other);
     }
-    free(memory);
-    return done;
-}
-
-int rows_head(const Head *h) {
-    long room = h->rows * larger(h->width + h->known * h->byte_width, h->inner);
-    float *memory = malloc(sizeof(float) * (size_t)(3 * room)), *one = memory + room, *other = one + room;
-    int done = memory != NULL;
-    if (done && h->type == FLOAT32) done = head_float(h, memory, one, other);
-    else if (done) done = head_bf16(h, (uint16_t *)memory, (uint16_t *)one, (uint16_t *)other);
     free(memory);
     return done;
 }

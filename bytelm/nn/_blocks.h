@@ -1,4 +1,6 @@
-/* The blocks of a body, and a chained head, for a few rows: what lies between products in the same pass over memory. */
+/* The blocks of a body, and chained heads, for a few rows: what lies between products in the same pass over memory. */
+#pragma once
+#include "_attend.h"
 #include "_rows.h"
 
 #ifdef ROWS_SUPPORTED
@@ -23,20 +25,59 @@ typedef struct {
 typedef struct {
     const void *x;         /* [rows, width] */
     const void *embedding; /* [vocabulary, byte_width] */
-    const int64_t *prefix; /* [rows, known] */
+    const int64_t *prefix; /* [rows, stride], of which the first `known` are read */
     const void *up, *down; /* [inner, width + known byte_width], [width, inner] */
     const void *added;     /* [rows, width], or NULL */
     const void *norm, *unembedding;
     void *logits;          /* [rows, vocabulary] */
-    long rows, known, width, byte_width, inner, vocabulary;
+    long rows, known, stride, width, byte_width, inner, vocabulary;
     Type type;
     float eps;
     int threads;
 } Head;
 
+typedef struct {
+    const void *rows;       /* [num_orders num_rows, row_width], of int8 where there are scales; NULL: no tables */
+    const float *scales;    /* [num_orders num_rows], or NULL */
+    const void *projection; /* [width, row_width], or NULL where rows are as wide as the state */
+    const int64_t *orders;
+    const int64_t *windows; /* [rows, window]: symbols before those of a prefix */
+    int64_t *found;         /* [rows, num_orders]: room for where rows are */
+    long num_orders, num_rows, row_width, window;
+} Tables;
+
+typedef struct {
+    Head head;             /* `known` symbols of each prefix are given; the next `count` are written there */
+    const void *const *of; /* for each symbol that is drawn: unembedding, up, down */
+    Tables tables;
+    int64_t *symbols;      /* the prefixes */
+    void *logits;          /* [count, rows, vocabulary] */
+    double *nats;          /* [rows, count] */
+    const double *noise;   /* [rows / states, states count, vocabulary], noise_row apart; NULL: the largest logit is taken */
+    long count, states, noise_row;
+    float temperature;
+} Draw;
+
+typedef struct {
+    const int64_t *symbols;                   /* [rows, window], of which the last `patch` are merged */
+    const void *embedding, *projection;       /* [vocabulary, byte_width], [width, patch byte_width] */
+    const void *up, *down;                    /* [inner, patch byte_width], [width, inner], or NULL */
+    Tables tables;
+    void *y;                                  /* [rows, width] */
+    long rows, window, patch, width, byte_width, inner;
+    Type type;
+    int threads;
+} Merger;
+
 /* 0 where there is no memory. */
 int rows_body(const Body *b);
 int rows_head(const Head *h);
+
+/* Each symbol: the largest of logits / temperature + noise, given those before it. */
+int rows_draw(const Draw *d);
+
+/* projection(x) + down(silu(up(x))) + rows of tables, x the embeddings of a window. */
+int rows_merge(const Merger *m);
 
 /* y = x / sqrt(mean(x^2) + eps) * weight of each row. */
 void rows_norm(const void *x, const void *weight, void *y, long rows, long width, float eps, Type type);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "_blocks.h"
+#include "_rows_dot.h"
 
 #ifdef ROWS_SUPPORTED
 typedef unsigned long long Address;
@@ -68,21 +69,19 @@ static int all_below(const int64_t *numbers, long n, long bound, const char *wha
     return 1;
 }
 
-/* Eight addresses of each block. NULL and an error where they are not there. */
-static Block *read_blocks(PyObject *addresses, long *num_blocks) {
-    const long parts = sizeof(Block) / sizeof(void *);
-    long n = (long)PyTuple_GET_SIZE(addresses);
-    Block *blocks = malloc((size_t)(n + 1) * sizeof(void *));
-    if (blocks == NULL) return (Block *)PyErr_NoMemory();
-    for (long i = 0; i < n; i++) {
-        ((void **)blocks)[i] = AT(void *, PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(addresses, i)));
+/* The addresses of a tuple. NULL and an error where they are not there. */
+static void **read_addresses(PyObject *addresses, long *n) {
+    *n = (long)PyTuple_GET_SIZE(addresses);
+    void **found = malloc((size_t)(*n + 1) * sizeof(void *));
+    if (found == NULL) return (void **)PyErr_NoMemory();
+    for (long i = 0; i < *n; i++) {
+        found[i] = AT(void *, PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(addresses, i)));
         if (PyErr_Occurred()) {
-            free(blocks);
+            free(found);
             return NULL;
         }
     }
-    *num_blocks = n / parts;
-    return blocks;
+    return found;
 }
 
 PyDoc_STRVAR(body_doc,
@@ -114,9 +113,10 @@ static PyObject *body(PyObject *self, PyObject *args) {
     if (!all_below(b.positions, b.batch * b.steps, b.capacity, "position in the cache")) return NULL;
     if (!all_below(b.last, b.batch * b.steps, b.capacity, "last position that is seen")) return NULL;
     if (b.rows != NULL && !all_below(b.rows, b.batch, cache_rows, "row of the cache")) return NULL;
-    Block *blocks = read_blocks(addresses, &b.num_blocks);
+    void **blocks = read_addresses(addresses, &b.num_blocks);
     if (blocks == NULL) return NULL;
-    b.blocks = blocks;
+    b.blocks = (const Block *)(void *)blocks;
+    b.num_blocks /= (long)(sizeof(Block) / sizeof(void *));
     Py_BEGIN_ALLOW_THREADS
     done = rows_body(&b);
     Py_END_ALLOW_THREADS
@@ -150,10 +150,110 @@ static PyObject *head(PyObject *self, PyObject *args) {
     h.norm = AT(const void *, norm);
     h.unembedding = AT(const void *, unembedding);
     h.logits = AT(void *, logits);
+    h.stride = h.known;
     h.type = float32 ? FLOAT32 : BFLOAT16;
     if (!all_below(h.prefix, h.rows * h.known, symbols, "symbol")) return NULL;
     Py_BEGIN_ALLOW_THREADS
     done = rows_head(&h);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* Rows, scales, projection, orders, their number, rows of each, numbers of a row; or None. */
+static int read_tables(PyObject *tables, Tables *t) {
+    Address rows, scales, projection, orders;
+    if (tables == Py_None) return 1;
+    if (!PyArg_ParseTuple(tables, "KKKKlll", &rows, &scales, &projection, &orders, &t->num_orders, &t->num_rows,
+                          &t->row_width))
+        return 0;
+    t->rows = AT(const void *, rows);
+    t->scales = AT(const float *, scales);
+    t->projection = AT(const void *, projection);
+    t->orders = AT(const int64_t *, orders);
+    return 1;
+}
+
+PyDoc_STRVAR(draw_doc,
+             "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, nats, rows, known, count, width,\n"
+             "     byte_width, inner, vocabulary, temperature, eps, float32, threads)\n\n"
+             "Chained heads one after the other, over addresses. `of` has unembedding, up and down of each head. Symbols\n"
+             "are int64 [rows, known + count], of which the first `known` are given and the others are written: each the\n"
+             "largest of logits / temperature + noise, of logits alone where the noise is 0, the first of equals. Logits\n"
+             "are [count, rows, vocabulary], and -log p of each symbol, float64, [rows, count]; noise is a tuple of its address, float64 [rows / states, states count,\n"
+             "vocabulary], states, and the numbers from one of those rows to the next. Tables are None, or a tuple of\n"
+             "rows, scales of int8 rows or 0, projection or 0, orders (int64), number of orders, of rows of each, and\n"
+             "numbers of a row; windows are an address and a length: the int64 before a prefix. The caller sees to it\n"
+             "that symbols have embeddings. All else is as for head.");
+
+static PyObject *draw(PyObject *self, PyObject *args) {
+    Address x, embedding, norm, symbols, windows, noise, logits, nats;
+    PyObject *parts, *tables;
+    int float32, done;
+    long n;
+    Draw d = {0};
+    Head *h = &d.head;
+    Tables *t = &d.tables;
+    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)KKlllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
+                          &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &nats, &h->rows,
+                          &h->known, &d.count, &h->width, &h->byte_width, &h->inner, &h->vocabulary, &d.temperature, &h->eps,
+                          &float32, &h->threads))
+        return NULL;
+    if (!read_tables(tables, t)) return NULL;
+    t->windows = AT(const int64_t *, windows);
+    h->x = AT(const void *, x);
+    h->embedding = AT(const void *, embedding);
+    h->norm = AT(const void *, norm);
+    h->type = float32 ? FLOAT32 : BFLOAT16;
+    h->stride = h->known + d.count;
+    h->prefix = d.symbols = AT(int64_t *, symbols);
+    d.noise = AT(const double *, noise);
+    d.logits = AT(void *, logits);
+    d.nats = AT(double *, nats);
+    void **of = read_addresses(parts, &n);
+    if (of == NULL) return NULL;
+    if (n != 3 * d.count) {
+        free(of);
+        return PyErr_Format(PyExc_ValueError, "parts: found %ld addresses, expected %ld", n, 3 * d.count);
+    }
+    d.of = (const void *const *)of;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_draw(&d);
+    Py_END_ALLOW_THREADS
+    free(of);
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(merge_doc,
+             "merge(symbols, embedding, projection, up, down, tables, y, rows, window, patch, width, byte_width, inner,\n"
+             "      vocabulary, float32, threads)\n\n"
+             "One vector for each window, over addresses: projection(x) + down(silu(up(x))) + rows of tables, x the\n"
+             "embeddings of its last `patch` symbols. Symbols are int64 [rows, window]; 0 stands for no up and down;\n"
+             "tables are as for draw. All else is float32 or bfloat16. Widths in multiples of 16.");
+
+static PyObject *merge(PyObject *self, PyObject *args) {
+    Address symbols, embedding, projection, up, down, y;
+    PyObject *tables;
+    long vocabulary;
+    int float32, done;
+    Merger m = {0};
+    if (!PyArg_ParseTuple(args, "KKKKKOKlllllllpi", &symbols, &embedding, &projection, &up, &down, &tables, &y, &m.rows,
+                          &m.window, &m.patch, &m.width, &m.byte_width, &m.inner, &vocabulary, &float32, &m.threads))
+        return NULL;
+    if (!read_tables(tables, &m.tables)) return NULL;
+    m.symbols = m.tables.windows = AT(const int64_t *, symbols);
+    m.tables.window = m.window;
+    m.embedding = AT(const void *, embedding);
+    m.projection = AT(const void *, projection);
+    m.up = AT(const void *, up);
+    m.down = AT(const void *, down);
+    m.y = AT(void *, y);
+    m.type = float32 ? FLOAT32 : BFLOAT16;
+    for (long r = 1; r <= m.rows; r++)
+        if (!all_below(m.symbols + r * m.window - m.patch, m.patch, vocabulary, "symbol")) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_merge(&m);
     Py_END_ALLOW_THREADS
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -174,11 +274,25 @@ static PyObject *norm(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(pairs_doc,
+             "pairs(use)\n\n"
+             "Use the unit of the processor that multiplies pairs of bfloat16, where it has one, or do not; returns\n"
+             "what was said before. For tests, and to compare.");
+
+static PyObject *pairs(PyObject *self, PyObject *args) {
+    int use;
+    if (!PyArg_ParseTuple(args, "p", &use)) return NULL;
+    return PyBool_FromLong(dot_allow(use));
+}
+
 static PyMethodDef methods[] = {
+    {"pairs", pairs, METH_VARARGS, pairs_doc},
     {"linear", linear, METH_VARARGS, linear_doc},
     {"attention", attention, METH_VARARGS, attention_doc},
     {"body", body, METH_VARARGS, body_doc},
     {"head", head, METH_VARARGS, head_doc},
+    {"draw", draw, METH_VARARGS, draw_doc},
+    {"merge", merge, METH_VARARGS, merge_doc},
     {"norm", norm, METH_VARARGS, norm_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,24 +1,19 @@
 /* Matrices of bfloat16 times rows of bfloat16 on processors that multiply pairs of them: AVX512-BF16.
  *
- * A matrix is read once for up to MAX_ROWS rows. Sums are float32, of LANES parts that each add one pair of inputs of
- * every STEP, in an order that does not depend on the number of rows: a row has the same result alone and among others.
+ * A matrix is read once for up to MAX_ROWS rows. Sums are float32, of parts that each add one pair of inputs of
+ * every PAIRS, in an order that does not depend on the number of rows: a row has the same result alone and among others.
  * As the instruction has it, subnormal numbers are zero.
  */
 #include <stdint.h>
 #include <string.h>
 
+#include "_dot.h"
 #include "_rows_dot.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && (__GNUC__ >= 10 || defined(__clang__))
-#include <immintrin.h>
-
-#define MAX_ROWS 8  /* in registers, with 3 outputs */
+#ifdef DOT_SUPPORTED
+#define MAX_ROWS 8  /* in registers, with 2 outputs */
 #define OUTPUTS 24  /* a block that one thread takes; a multiple of the outputs at a time */
-#define STEP 32     /* inputs at a time; half of them at the end of some rows */
-#define LANES 16
 #define CHUNK 8192  /* inputs of all rows of a group that are read before those of the next outputs */
-#define DOT __attribute__((target("avx512f,avx512bw,avx512bf16")))
-#define INLINE static inline __attribute__((always_inline)) DOT
 
 typedef struct {
     const uint16_t *x, *weight, *bias; /* [rows, inputs], [outputs, inputs], [outputs] or NULL */
@@ -26,60 +21,57 @@ typedef struct {
     long rows, outputs, inputs;
 } Product;
 
-INLINE uint16_t rounded(float value) { /* to the nearest, ties to even */
-    uint32_t wide;
-    memcpy(&wide, &value, 4);
-    return value != value ? 0x7FC0 : (uint16_t)((wide + 0x7FFFu + ((wide >> 16) & 1u)) >> 16);
-}
-
-INLINE void finish(const Product *p, long row, long output, __m512 parts) {
-    float bias = 0, sum = _mm512_reduce_add_ps(parts);
+/* Up to four outputs of a row from one on. */
+INLINE_DOT void finish(const Product *p, long row, long output, long n, __m128 sums) {
+    __mmask8 mask = (__mmask8)((1u << n) - 1);
     if (p->bias != NULL) {
-        uint32_t wide = (uint32_t)p->bias[output] << 16;
-        memcpy(&bias, &wide, 4);
-        sum += bias;
+        __m128i bias = _mm_cvtepu16_epi32(_mm_maskz_loadu_epi16(mask, p->bias + output));
+        sums = _mm_add_ps(sums, _mm_castsi128_ps(_mm_slli_epi32(bias, 16)));
     }
-    p->y[row * p->outputs + output] = rounded(sum);
+    _mm_mask_storeu_epi16(p->y + row * p->outputs + output, mask, (__m128i)_mm_cvtneps_pbh(sums));
 }
 
-/* The inputs from i on: all of a step, or its first half. */
-INLINE __m512bh load(const uint16_t *from, __mmask32 mask) { return (__m512bh)_mm512_maskz_loadu_epi16(mask, from); }
-
+/* A loop that is unrolled, so that what it indexes stays in registers. */
+#define ALL(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
 #define DEFINE_GROUP(ROWS, OUTS)                                                                                       \
+    INLINE_DOT void add_##ROWS(const Product *p, const uint16_t *x, const uint16_t *w, long i, __mmask32 mask,         \
+                               __m512 acc[OUTS][ROWS]) {                                                               \
+        __m512bh of[ROWS];                                                                                             \
+        ALL(r, ROWS) of[r] = dot_load_some(x + r * p->inputs + i, mask);                                               \
+        ALL(k, OUTS) {                                                                                                 \
+            __m512bh weights = dot_load_some(w + k * p->inputs + i, mask);                                             \
+            ALL(r, ROWS) acc[k][r] = _mm512_dpbf16_ps(acc[k][r], weights, of[r]);                                      \
+        }                                                                                                              \
+    }                                                                                                                  \
     static DOT void group_##ROWS(const Product *p, long row, long begin, long end) {                                   \
         const uint16_t *x = p->x + row * p->inputs;                                                                    \
         __m512 sums[OUTPUTS][ROWS];                                                                                    \
-        for (int k = 0; k < OUTPUTS; k++)                                                                              \
-            for (int r = 0; r < ROWS; r++) sums[k][r] = _mm512_setzero_ps();                                           \
         for (long from = 0, to; from < p->inputs; from = to) {                                                         \
-            to = from + CHUNK / ROWS / STEP * STEP;                                                                    \
+            to = from + CHUNK / ROWS / PAIRS * PAIRS;                                                                  \
             if (to > p->inputs) to = p->inputs;                                                                        \
             for (long o = begin; o < end; o += OUTS) {                                                                 \
-                long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS; /* the last ones may be done twice */        \
+                long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS, i = from; /* the last ones may come twice */ \
                 const uint16_t *w = p->weight + at * p->inputs;                                                        \
                 ask_early(p->weight, p->inputs * 2, at + OUTS, OUTS, p->outputs, from * 2);                            \
                 __m512 acc[OUTS][ROWS];                                                                                \
-                for (int k = 0; k < OUTS; k++)                                                                         \
-                    for (int r = 0; r < ROWS; r++) acc[k][r] = sums[o - begin + k][r];                                 \
-                for (long i = from; i < to; i += STEP) {                                                               \
-                    __mmask32 mask = i + STEP <= to ? 0xFFFFFFFFu : 0xFFFFu;                                           \
-                    __m512bh of[ROWS];                                                                                 \
-                    for (int r = 0; r < ROWS; r++) of[r] = load(x + r * p->inputs + i, mask);                          \
-                    for (int k = 0; k < OUTS; k++) {                                                                   \
-                        __m512bh weights = load(w + k * p->inputs + i, mask);                                          \
-                        for (int r = 0; r < ROWS; r++) acc[k][r] = _mm512_dpbf16_ps(acc[k][r], weights, of[r]);        \
-                    }                                                                                                  \
+                ALL(k, OUTS)                                                                                           \
+                    ALL(r, ROWS) acc[k][r] = from > 0 ? sums[o - begin + k][r] : _mm512_setzero_ps();                  \
+                for (; i + PAIRS <= to; i += PAIRS) add_##ROWS(p, x, w, i, 0xFFFFFFFFu, acc);                          \
+                if (i < to) add_##ROWS(p, x, w, i, 0xFFFFu, acc);                                                      \
+                if (to < p->inputs) {                                                                                  \
+                    ALL(k, OUTS)                                                                                       \
+                        ALL(r, ROWS) sums[o - begin + k][r] = acc[k][r];                                               \
+                    continue;                                                                                          \
                 }                                                                                                      \
-                for (int k = 0; k < OUTS; k++)                                                                         \
-                    for (int r = 0; r < ROWS; r++) sums[o - begin + k][r] = acc[k][r];                                 \
+                _Pragma("GCC unroll 2") for (int k = 0; k < OUTS; k += 4)                                              \
+                    ALL(r, ROWS)                                                                                       \
+                        finish(p, row + r, at + k, OUTS - k < 4 ? OUTS - k : 4,                                        \
+                               dot_sums(acc[k][r], acc[LAST(k + 1, OUTS)][r], acc[LAST(k + 2, OUTS)][r],               \
+                                        acc[LAST(k + 3, OUTS)][r]));                                                   \
             }                                                                                                          \
         }                                                                                                              \
-        for (long o = begin; o < end; o += OUTS) {                                                                     \
-            long at = o + OUTS <= p->outputs ? o : p->outputs - OUTS;                                                  \
-            for (int k = 0; k < OUTS; k++)                                                                             \
-                for (int r = 0; r < ROWS; r++) finish(p, row + r, at + k, sums[o - begin + k][r]);                     \
-        }                                                                                                              \
     }
+#define LAST(k, outs) ((k) < (outs) ? (k) : (outs) - 1)
 
 DEFINE_GROUP(1, 6)
 DEFINE_GROUP(2, 6)
@@ -106,7 +98,18 @@ static void block(const Product *p, long begin, long end) {
     }
 }
 
-int dot_supported(void) { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw"); }
+static int allowed = 1;
+
+int dot_allow(int use) {
+    int before = allowed;
+    allowed = use;
+    return before;
+}
+
+int dot_supported(void) {
+    return allowed && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl");
+}
 
 void dot_linear(const uint16_t *x, const uint16_t *weight, const uint16_t *bias, uint16_t *y, long rows, long outputs,
                 long inputs, int threads) {
@@ -117,6 +120,7 @@ void dot_linear(const uint16_t *x, const uint16_t *weight, const uint16_t *bias,
 }
 #else
 int dot_supported(void) { return 0; }
+int dot_allow(int use) { return 0; }
 void dot_linear(const uint16_t *x, const uint16_t *weight, const uint16_t *bias, uint16_t *y, long rows, long outputs,
                 long inputs, int threads) {}
 #endif

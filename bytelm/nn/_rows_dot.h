@@ -1,8 +1,12 @@
 /* y = x weight^T + bias, in bfloat16, where the processor has dot products of it: at least 6 outputs, inputs in multiples
  * of 16, no bias where it is NULL. */
+#pragma once
 #include <stdint.h>
 
 int dot_supported(void);
+
+/* Whether to use the unit where there is one; returns whether it was used until now. */
+int dot_allow(int use);
 void dot_linear(const uint16_t *x, const uint16_t *weight, const uint16_t *bias, uint16_t *y, long rows, long outputs,
                 long inputs, int threads);
 

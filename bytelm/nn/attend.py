@@ -36,8 +36,7 @@ def attend(
         return mask.attend(q_BHTE, k_BGSE, v_BGSE, scale)
     if mask is not None and mask.dtype == torch.bool and _fits(q_BHTE, k_BGSE, v_BGSE):
         scale = 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale
-        found: Tensor = torch.ops.bytelm.rows_attention(q_BHTE, k_BGSE, v_BGSE, mask, scale)
-        return found
+        return _rows_attention(q_BHTE, k_BGSE, v_BGSE, mask, scale)
     if mask is None and is_blocked(q_BHTE, k_BGSE, v_BGSE):
         return blocked_attention(q_BHTE, k_BGSE, v_BGSE, 1 / math.sqrt(q_BHTE.shape[-1]) if scale is None else scale)
     compute = widened_attention if is_widened(q_BHTE, k_BGSE, v_BGSE) else F.scaled_dot_product_attention
@@ -69,4 +68,6 @@ def _shape(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tenso
     return q.new_empty(q.shape)
 
 
-native.register("rows_attention", "(Tensor q, Tensor k, Tensor v, Tensor mask, float scale) -> Tensor", _run, _shape)
+_rows_attention = native.register(
+    "rows_attention", "(Tensor q, Tensor k, Tensor v, Tensor mask, float scale) -> Tensor", _run, _shape
+)

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,40 +24,41 @@ class KnownModules:
 
     def __init__(self, root: nn.Module, readers: Sequence[nn.Module]) -> None:
         modules = list(root.modules())
-        links = [(module._modules, name, part) for module in modules for name, part in module._modules.items()]
-        self._holders = [holder for holder, _, _ in links]
-        self._names = [name for _, name, _ in links]
-        self._parts = [part for _, _, part in links]
-        self._types = [type(part) for part in self._parts]
+        self._holders = [module._modules for module in modules]
+        self._held = [dict(holder) for holder in self._holders]
+        self._parts = [part for held in self._held for part in held.values()]
+        self._types = list(map(type, self._parts))
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self._attributes = [vars(module) for module in modules]
-        self._parameters = [module._parameters for module in readers]
-        self._weights: Sequence[Tensor | None] = []
+        self._readers = [module._parameters for module in readers]
+        self._parameters = self._parameters_now()
+        weights = [parameters.get("weight") for parameters in self._readers]
+        self._weights = [weight for weight in weights if weight is not None]
         self._addresses: tuple[int, ...] = ()
         self._dtype: torch.dtype | None = None
 
     def is_as_it_was(self) -> bool:
-        """Whether each part is where it was and of the class that it was, and no bias has come to a weight."""
-        biases = map(dict.get, self._parameters, repeat("bias"))
-        parts = map(dict.get, self._holders, self._names)
-        if not all(map(operator.is_, parts, self._parts)):
+        """Whether each part and each parameter of a reader is where it was, and each part of the class that it was."""
+        if self._holders != self._held or list(map(type, self._parts)) != self._types:
             return False
-        return all(map(operator.is_, map(type, self._parts), self._types)) and all(
-            map(operator.is_, biases, repeat(None))
-        )
+        now = self._parameters_now()
+        return len(now) == len(self._parameters) and all(map(operator.is_, now, self._parameters))
 
     def addresses(self, dtype: torch.dtype) -> tuple[int, ...] | None:
         """Where the weights are; None where the core cannot read one of this type, or a module's call is waited for."""
-        if any(self._hooks) or any(map(operator.contains, self._attributes, repeat("forward"))):
+        if len(self._weights) < len(self._readers) or any(self._hooks):
             return None
-        weights = [parameters.get("weight") for parameters in self._parameters]
-        addresses = tuple([0 if weight is None else weight.data_ptr() for weight in weights])
-        same = len(weights) == len(self._weights) and all(map(operator.is_, weights, self._weights))
-        if not (same and addresses == self._addresses and dtype == self._dtype):
-            if not all(weight is not None and native.fits(weight, dtype) for weight in weights):
+        if any(map(operator.contains, self._attributes, repeat("forward"))):
+            return None
+        addresses = tuple(map(Tensor.data_ptr, self._weights))
+        if addresses != self._addresses or dtype != self._dtype:
+            if not all(native.fits(weight, dtype) for weight in self._weights):
                 return None
-            self._weights, self._addresses, self._dtype = weights, addresses, dtype
+            self._addresses, self._dtype = addresses, dtype
         return addresses
+
+    def _parameters_now(self) -> list[Tensor | None]:
+        return list(chain.from_iterable(map(dict.values, self._readers)))
 
 
 class Knowledge:

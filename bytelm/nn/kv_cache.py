@@ -120,8 +120,15 @@ class CacheView:
     ) -> None:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
         self.last_seen = positions if last_seen is None else last_seen
-        all_rows = torch.arange(len(positions), device=positions.device) if rows is None else rows
-        self._into = (all_rows[:, None], slice(None), positions)
+        self._rows_B1: Int[Tensor, "B 1"] | None = None  # made for who asks: the native core does not
+
+    @property
+    def rows_B1(self) -> Int[Tensor, "B 1"]:
+        """Cache row of each sequence."""
+        if self._rows_B1 is None:
+            rows = torch.arange(len(self.positions), device=self.positions.device) if self.rows is None else self.rows
+            self._rows_B1 = rows[:, None]
+        return self._rows_B1
 
     @property
     def mask_B1TS(self) -> Bool[Tensor, "B 1 T S"]:
@@ -134,8 +141,9 @@ class CacheView:
     ) -> tuple[Float[Tensor, "B G S E"], Float[Tensor, "B G S E"]]:
         """Write the new keys and values of ``block``; return all that its queries may see."""
         keys, values = self.cache.keys[block], self.cache.values[block]
-        keys[self._into] = k_BGTE.transpose(1, 2).to(keys.dtype)
-        values[self._into] = v_BGTE.transpose(1, 2).to(values.dtype)
+        into = self.rows_B1, slice(None), self.positions
+        keys[into] = k_BGTE.transpose(1, 2).to(keys.dtype)
+        values[into] = v_BGTE.transpose(1, 2).to(values.dtype)
         keys, values = keys[:, :, : self.num_slots], values[:, :, : self.num_slots]
         return (keys, values) if self.rows is None else (keys[self.rows], values[self.rows])
 
@@ -143,8 +151,8 @@ class CacheView:
         self, windows_BTP: Int[Tensor, "B T P"], positions: Int[Tensor, "B T"], num: int
     ) -> Int[Tensor, "B T _"]:
         """Write the new windows; return the ``num`` before each, as :func:`bytelm.nn.ngram.windows_before` does."""
-        rows_B1, _, slots_BT = self._into
-        self.cache.windows[rows_B1, slots_BT] = windows_BTP
+        rows_B1 = self.rows_B1
+        self.cache.windows[rows_B1, self.positions] = windows_BTP
         lags = torch.arange(num, 0, -1, device=positions.device)
         slots_BTN = positions[..., None] - lags
         found = self.cache.windows[rows_B1[..., None], slots_BTN.clamp(min=0)]

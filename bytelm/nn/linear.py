@@ -56,24 +56,24 @@ def _codes(weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return codes, scale.flatten()
 
 
-def _rows_linear(
+def _run(
     x: BFloat16[Tensor, "*B D"],
     weight: BFloat16[Tensor, "_ D"] | Int8[Tensor, "_ D"],
     scale: Float32[Tensor, " _"] | None,
     bias: BFloat16[Tensor, " _"] | None,
 ) -> BFloat16[Tensor, "*B _"]:
-    found: Tensor = torch.ops.bytelm.rows_linear(x, weight, scale, bias)
-    return found
-
-
-def _run(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     assert native.core is not None
-    x, y = x.contiguous(), x.new_empty(*x.shape[:-1], len(weight))
-    tensors = (x, weight, scale, bias, y)
+    outputs, inputs = weight.shape
+    x, y = x.contiguous(), x.new_empty(*x.shape[:-1], outputs)
     native.core.linear(
-        *(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
-        y.numel() // len(weight),
-        *weight.shape,
+        x.data_ptr(),
+        weight.data_ptr(),
+        0 if scale is None else scale.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        y.numel() // outputs,
+        outputs,
+        inputs,
         torch.get_num_threads(),
     )
     return y
@@ -83,4 +83,6 @@ def _shape(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None)
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
-native.register("rows_linear", "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor", _run, _shape)
+_rows_linear = native.register(
+    "rows_linear", "(Tensor x, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor", _run, _shape
+)

@@ -42,29 +42,43 @@ def is_for_core(rows: int, *tensors: torch.Tensor) -> bool:
     """
     if core is None or torch.is_grad_enabled() or (has_unit and rows > FEW_ROWS):
         return False
-    return all(tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
+    return all(map(_is_bfloat16, tensors))
+
+
+def _is_bfloat16(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.bfloat16 and tensor.is_cpu
+
+
+def is_watched() -> bool:
+    """Whether operations are to be seen: by ``torch.compile``, or by somebody who counts or follows them."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def takes(x: torch.Tensor) -> bool:
     """Whether the core is for what comes between products of these vectors, too: blocks, heads, norms.
 
     For bfloat16 and float32 on the CPU, where no gradient is asked for: up to :data:`FEW_ROWS`, of :data:`NARROW`
-    vectors up to :data:`MANY_ROWS`; any number of bfloat16 on processors that do not multiply it. Not within
-    ``torch.compile``, which fuses such operations itself, and not while somebody counts or follows operations.
+    vectors up to :data:`MANY_ROWS`; any number of bfloat16 on processors that do not multiply it. Not where
+    operations are :func:`watched <is_watched>`.
     """
-    if core is None or torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not torch.Tensor:
+    if core is None or type(x) is not torch.Tensor:
         return False
-    if x.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+    return takes_rows(x.numel() // x.shape[-1], x.shape[-1], x.dtype, x.device)
+
+
+def takes_rows(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether :func:`takes` takes so many vectors of a width."""
+    if core is None or torch.is_grad_enabled() or is_watched() or device.type != "cpu":
         return False
-    rows, most = x.numel() // x.shape[-1], MANY_ROWS if x.shape[-1] <= NARROW else FEW_ROWS
-    if x.dtype == torch.bfloat16:
+    most = MANY_ROWS if width <= NARROW else FEW_ROWS
+    if dtype == torch.bfloat16:
         return rows > 0 and (rows <= most or not has_unit)
-    return x.dtype == torch.float32 and 0 < rows <= most and not torch.is_autocast_enabled("cpu")
+    return dtype == torch.float32 and 0 < rows <= most and not torch.is_autocast_enabled("cpu")
 
 
 def fits(weight: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether the core reads a weight as it lies: a vector, or a matrix stored by rows, of widths that it knows."""
-    if type(weight) is not torch.nn.Parameter or weight.dtype != dtype or weight.device.type != "cpu":
+    if type(weight) is not torch.nn.Parameter or weight.dtype != dtype or not weight.is_cpu:
         return False
     return weight.is_contiguous() and has_width(weight)
 
@@ -74,10 +88,14 @@ def has_width(weight: torch.Tensor) -> bool:
     return weight.dim() == 1 or (weight.shape[0] >= LEAST and weight.shape[1] % STEP == 0)
 
 
-def register(name: str, schema: str, run: Callable[..., torch.Tensor], shape: Callable[..., torch.Tensor]) -> None:
+def register(
+    name: str, schema: str, run: Callable[..., torch.Tensor], shape: Callable[..., torch.Tensor]
+) -> Callable[..., torch.Tensor]:
     """Make ``run`` the operation ``torch.ops.bytelm.<name>``, which ``torch.compile`` calls as it is.
 
-    Nothing happens where there is no core, so that a second copy of this code in the same process can be imported.
+    Returns what calls it on tensors: directly where operations are not :func:`watched <is_watched>`, for to call one
+    takes as long as a small product. Where there is no core no operation is made, so that a second copy of this code
+    in the same process can be imported.
 
     Args:
         name: of the operation.
@@ -85,8 +103,14 @@ def register(name: str, schema: str, run: Callable[..., torch.Tensor], shape: Ca
         run: computes with the core, on the CPU.
         shape: an empty tensor like the result.
     """
-    if core is None:
-        return
-    torch.library.define(f"bytelm::{name}", schema)
-    torch.library.impl(f"bytelm::{name}", "cpu", run)
-    torch.library.register_fake(f"bytelm::{name}", shape)
+    if core is not None:
+        torch.library.define(f"bytelm::{name}", schema)
+        torch.library.impl(f"bytelm::{name}", "cpu", run)
+        torch.library.register_fake(f"bytelm::{name}", shape)
+
+    def call(x: torch.Tensor, *others: object) -> torch.Tensor:
+        seen = type(x) is not torch.Tensor or is_watched()
+        found: torch.Tensor = (getattr(torch.ops.bytelm, name) if seen else run)(x, *others)
+        return found
+
+    return call

@@ -1,14 +1,13 @@
-"""The blocks of a body, and a chained head, of a few rows in one call of the native core each.
+"""The blocks of a body of a few rows in one call of the native core.
 
 While symbols are generated a model of some million parameters spends more time between operations of torch than in
 them. A row has the same result alone and among others.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from bytelm.nn import native
@@ -64,57 +63,6 @@ def has_core(blocks: nn.ModuleList) -> bool:
 def is_plain(layer: nn.Module) -> bool:
     """Whether a layer is a product with its weight and no more: nobody has put another in its place."""
     return type(layer) in (Linear, FusedLinear) and layer.bias is None
-
-
-def head_logits(
-    h_BD: Float[Tensor, "*B D"],
-    prefix_BN: Int[Tensor, "*B N"],
-    added_BD: Float[Tensor, "*B D"] | None,
-    addresses: Sequence[int],
-    widths: tuple[int, int, int, int],
-    eps: float,
-) -> Float[Tensor, "*B V"]:
-    """``unembedding norm(h + down silu(up (h, embeddings of the prefix)) + added)``.
-
-    Args:
-        h_BD: states, which :func:`bytelm.nn.native.takes` takes.
-        prefix_BN: symbols.
-        added_BD: or None; of the type of the states.
-        addresses: of embedding, norm, unembedding and, where there is a prefix, up and down.
-        widths: of an embedding and inside of the MLP; symbols that have embeddings, and V.
-        eps: of the norm.
-    Raises:
-        IndexError: the prefix has a symbol without an embedding.
-    """
-    assert native.core is not None
-    byte_width, inner, num_symbols, vocab_size = widths
-    embedding, norm, unembedding, up, down = (*addresses, 0, 0)[:5]
-    h_BD, prefix_BN = h_BD.contiguous(), prefix_BN.contiguous()
-    added_BD = None if added_BD is None else added_BD.expand(h_BD.shape).contiguous()
-    logits = h_BD.new_empty(*h_BD.shape[:-1], vocab_size)
-    width = h_BD.shape[-1]
-    native.core.head(
-        h_BD.data_ptr(),
-        embedding,
-        prefix_BN.data_ptr(),
-        up,
-        down,
-        0 if added_BD is None else added_BD.data_ptr(),
-        norm,
-        unembedding,
-        logits.data_ptr(),
-        h_BD.numel() // width,
-        prefix_BN.shape[-1],
-        width,
-        byte_width,
-        inner,
-        vocab_size,
-        num_symbols,
-        eps,
-        h_BD.dtype == torch.float32,
-        torch.get_num_threads(),
-    )
-    return logits
 
 
 def _parts_of_body(blocks: nn.Module) -> list[RMSNorm | Linear] | None:

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.nn import native
 from bytelm.nn.embedding import embedding
 from bytelm.nn.int8_rows import restore_rows, round_rows
 from bytelm.nn.linear import Linear
+from bytelm.nn.native_heads import TableAddresses
 
 _MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
 _MASK = 0xFFFFFFFF
@@ -61,6 +63,8 @@ class NgramTables(nn.Module):
         self.orders, self.num_rows = tuple(orders), num_rows
         self.table: nn.Embedding | Int8Rows = embedding(len(self.orders) * num_rows, row_width or width)
         self.projection = Linear(row_width, width, bias=False) if row_width else nn.Identity()
+        self._width = width
+        self._orders: Tensor | None = None  # as the native core reads them
 
     def forward(self, bytes_BTN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B D"]:
         """Sum of the rows of the n-grams that end at the last byte of each string of N bytes, at width D."""
@@ -69,6 +73,40 @@ class NgramTables(nn.Module):
             for i, n in enumerate(self.orders)
         ]
         return self.projection(self.table(torch.stack(rows, dim=-1)).sum(dim=-2))
+
+    def addresses(self, weights: Sequence[int], dtype: torch.dtype) -> TableAddresses | None:
+        """Where the tables are, for the native core; None where it cannot read them.
+
+        Args:
+            weights: addresses of the weights of :func:`parts_of_tables`.
+            dtype: that the rows are to have.
+        """
+        scales, known = 0, list(weights)
+        if type(self.table) is Int8Rows and self.table.is_for_core(dtype):
+            scales = self.table.scales_R.data_ptr()
+            known.insert(0, self.table.codes_RD.data_ptr())
+        has_projection = type(self.projection) is Linear
+        if type(self) is not NgramTables or len(known) != 1 + has_projection:
+            return None
+        if self._orders is None:
+            self._orders = torch.tensor(self.orders)
+        row_width = self.projection.in_features if isinstance(self.projection, Linear) else self._width
+        projection = known[1] if has_projection else 0
+        orders = self._orders.data_ptr()
+        return TableAddresses(known[0], scales, projection, orders, len(self.orders), self.num_rows, row_width)
+
+
+def parts_of_tables(tables: NgramTables) -> list[nn.Embedding | Linear]:
+    """Those parts whose weight the native core reads: rows that are not in int8, and a projection. None, unless it can
+    read all.
+    """
+    parts: list[nn.Embedding | Linear] = []
+    for part, unread in ((tables.table, Int8Rows), (tables.projection, nn.Identity)):
+        if isinstance(part, nn.Embedding | Linear) and type(part) in (nn.Embedding, Linear):
+            parts.append(part)
+        elif type(part) is not unread:
+            return []
+    return parts if all(native.has_width(part.weight) for part in parts) else []
 
 
 class Int8Rows(nn.Module):
@@ -89,6 +127,11 @@ class Int8Rows(nn.Module):
         codes_RD, scales_R = round_rows(table_RD)
         self.register_buffer("codes_RD", codes_RD)
         self.register_buffer("scales_R", scales_R)
+
+    def is_for_core(self, dtype: torch.dtype) -> bool:
+        """Whether the native core reads the rows as they lie, and they have this type."""
+        where = {part.device.type for part in (self.codes_RD, self.scales_R)}
+        return where == {"cpu"} and self.dtype == dtype and self.scales_R.dtype == torch.float32
 
     def forward(self, rows: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """Rows by their numbers, in the type that the table had."""

@@ -25,18 +25,20 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Normalise each vector."""
-        if is_elementwise(x, self.weight):
-            return rms_norm(x, self.weight, self.eps)
-        if native.takes(x) and native.fits(self.weight, x.dtype):
-            return self._in_core(x)
+        weight = self.weight
+        if is_elementwise(x, weight):
+            return rms_norm(x, weight, self.eps)
+        if native.takes(x) and native.fits(weight, x.dtype):
+            return _in_core(x, weight, self.eps)
         y = x.float()
         y = y * (y.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        return y.to(x.dtype) * self.weight
+        return y.to(x.dtype) * weight
 
-    def _in_core(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        assert native.core is not None
-        x = x.contiguous()
-        y, width = torch.empty_like(x), x.shape[-1]
-        addresses = (x.data_ptr(), self.weight.data_ptr(), y.data_ptr())
-        native.core.norm(*addresses, x.numel() // width, width, self.eps, x.dtype == torch.float32)
-        return y
+
+def _in_core(x: Float[Tensor, "*B D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*B D"]:
+    assert native.core is not None
+    x = x.contiguous()
+    y, width = torch.empty_like(x), x.shape[-1]
+    addresses = (x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    native.core.norm(*addresses, x.numel() // width, width, eps, x.dtype == torch.float32)
+    return y

@@ -222,7 +222,7 @@ def poison_cache(target: Target, committed: Committed) -> None:
         part.masked_fill_(beyond[None, None, :, None], torch.nan)
     cache.windows.masked_fill_(hidden[..., None], _NO_SYMBOL)
     if isinstance(target, NextTarget):
-        told = torch.arange(target._bytes_BL.shape[1], device=target.device) < target._lengths_B[:, None]
+        told = torch.arange(target._bytes_BL.shape[1], device=target.device) < target._begins_B1 + patch
         target._bytes_BL.masked_fill_(~told, target.vocab_size - 1)
 
 

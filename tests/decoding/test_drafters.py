@@ -1,5 +1,6 @@
 """Look-up finds what brute force finds; auto settles on what pays; a small model keeps up however it is used."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -94,9 +95,18 @@ class NoChoice:
         raise AssertionError
 
 
+@dataclasses.dataclass
+class TheseBooks:
+    rows: list
+    room: int
+
+    def histories(self):
+        return self.rows
+
+
 def a_round(histories, room=99, unit=1):
     none = torch.zeros(len(histories), unit, dtype=torch.int64)
-    return Round(NoBlock(), none, torch.full((len(histories),), unit), histories, unit, NoChoice(), room)
+    return Round(NoBlock(), none, torch.full((len(histories),), unit), unit, NoChoice(), TheseBooks(histories, room))
 
 
 def as_arrays(*rows):

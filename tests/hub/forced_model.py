@@ -20,15 +20,16 @@ def cyclic_model(kind, cycle, entry):
             weight.zero_()
         elif weight.dim() == 1:
             weight.fill_(1)
-    codes = torch.nn.functional.normalize(torch.randn(256, 12, generator=torch.Generator().manual_seed(1)), dim=1)
+    num = weights["merger.embedding.weight"].shape[1]
+    codes = torch.nn.functional.normalize(torch.randn(256, num, generator=torch.Generator().manual_seed(1)), dim=1)
     codes[entry] = codes[cycle[-1]].clone()
     weights["merger.embedding.weight"].copy_(codes)
-    weights["merger.projection.weight"].zero_()[:12, -12:] = torch.eye(12)
+    weights["merger.projection.weight"].zero_()[:num, -num:] = torch.eye(num)
     for j in range(4):
         if kind == "chained":
             rows = weights[f"heads.unembeddings.{j}.weight"]
         else:
             rows = weights["heads.unembedding.weight"][256 * j : 256 * (j + 1)]
         for i, byte in enumerate(cycle):
-            rows[byte, :12] = 40 * codes[cycle[(i - j - 1) % len(cycle)]]
+            rows[byte, :num] = 40 * codes[cycle[(i - j - 1) % len(cycle)]]
     return model

@@ -93,8 +93,12 @@ def test_a_shifted_window_is_caught(monkeypatch):
     """Negative control: the naive loop notices a target that reads the window one byte early."""
     from bytelm.model import reading
 
-    plain = reading.place
-    monkeypatch.setattr(reading, "place", lambda ends, patch: plain(ends + (ends > 12), patch))
+    plain = reading._read_all
+
+    def shifted(forward, model, cache, windows_BNP, columns_BP, *args):
+        return plain(forward, model, cache, windows_BNP, columns_BP + (columns_BP[:, :1] > 8), *args)
+
+    monkeypatch.setattr(reading, "_read_all", shifted)
     model, sampling = tiny_model(), SAMPLINGS["T=1"]
     expected, _ = naive_generate(model, "next", PROMPTS[:1], sampling, NEW, seed=3)
     with pytest.raises(AssertionError):

@@ -30,7 +30,7 @@ LONG = NgramConfig(orders=(2, 4, 6, 9), rows=61)
 
 @pytest.fixture(scope="module")
 def model():
-    merger = MergerConfig(byte_width=12, tables=LONG)
+    merger = MergerConfig(byte_width=16, tables=LONG)
     return tiny_model("chained", True, merger=merger)
 
 

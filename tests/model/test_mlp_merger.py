@@ -13,7 +13,7 @@ from bytelm.model import build_model
 from bytelm.model.config import MLPMergerConfig
 from bytelm.model.targets import make_target
 
-MLP = MLPMergerConfig(byte_width=12, inner=20, tables=tiny_config("chained", True).merger.tables)
+MLP = MLPMergerConfig(byte_width=16, inner=32, tables=tiny_config("chained", True).merger.tables)
 
 
 @pytest.fixture(scope="module")

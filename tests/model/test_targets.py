@@ -179,6 +179,22 @@ def test_memory_is_that_of_plain_decoding_and_the_draft(law):
 
 
 @pytest.mark.parametrize("law", ["chain", "next"])
+@torch.inference_mode()
+def test_a_row_that_goes_on_after_its_end_leaves_the_others_alone(law):
+    """As rows do whose forwards were begun ahead."""
+    model, rng = tiny_model(), np.random.default_rng(2)
+    rows, target = Rows([20, 3], 0), make_target(model, law, BOS)
+    rows.finished[0] = True
+    block, unit = target.start(rows.prompts, [4, 40], 0), target.unit
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    for _ in range(40 // unit):
+        check_block(Uncached(model), law, rows, block, none, unit, rng)
+        emitted = torch.from_numpy(rng.integers(0, 256, (2, unit)))
+        rows.commit(emitted, [unit, unit])
+        block = target.advance(emitted, torch.tensor([unit, unit]), none)
+
+
+@pytest.mark.parametrize("law", ["chain", "next"])
 def test_what_does_not_fit_the_context_names_the_row(law):
     model = tiny_model(context=32)
     target = make_target(model, law, BOS)

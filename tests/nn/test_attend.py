@@ -10,6 +10,7 @@ from bytelm.nn import attend as module
 from bytelm.nn import native
 from bytelm.nn.attend import attend
 
+pytestmark = pytest.mark.usefixtures("unit")
 needs_core = pytest.mark.skipif(native.core is None, reason="no native core here")
 
 

@@ -12,6 +12,7 @@ from bytelm.nn import native
 from bytelm.nn.fused import FusedLinear
 from bytelm.nn.linear import Linear, linear
 
+pytestmark = pytest.mark.usefixtures("unit")
 needs_core = pytest.mark.skipif(native.core is None, reason="no native core here")
 
 

@@ -18,7 +18,10 @@ from bytelm.nn.kv_cache import CacheView
 from bytelm.nn.linear import Linear
 from bytelm.nn.native_body import run_blocks
 
-pytestmark = pytest.mark.skipif(native.core is None, reason="the core was not built")
+pytestmark = [
+    pytest.mark.skipif(native.core is None, reason="the core was not built"),
+    pytest.mark.usefixtures("unit"),
+]
 TYPES = [torch.float32, torch.bfloat16]
 SHAPES = [
     pytest.param(1, 1, None, id="one"),

@@ -122,7 +122,7 @@ class LatePatch(PatchTarget):
 def test_a_position_off_by_one_is_caught(monkeypatch, law, target):
     """Under ``next`` the last byte is sought in another stream than it was read in."""
     place = reading.place
-    monkeypatch.setattr(reading, "place", lambda ends, patch: place(ends + (ends > 24), patch))
+    monkeypatch.setattr(reading, "place", lambda begins, patch: place(begins + (begins > 20), patch))
     report = kit.check_cache(byte_target(law, target), PROMPTS)
     assert report.failed
     assert report.figures["cases"] > 1
@@ -220,7 +220,8 @@ def test_a_symbol_that_is_no_tie_is_caught(law):
         gap = float(best[0] - best[1]) / (2.0 ** np.floor(np.log2(float(best.abs().max()))) * 2.0**-7)
         wrong = np.append(plain[:place], second[1].numpy().astype(np.uint8))
         report = kit.check_near_ties(target, [prompt], [wrong])
-        assert report.failed == (gap > 4), f"symbol {place}, {gap} units"
+        if not 2 < gap <= 6:  # between, roundings of a prefill and of a replay decide
+            assert report.failed == (gap > 4), f"symbol {place}, {gap} units"
         assert report.failed == report.message.startswith(f"row 0, symbol {place}: ")
         places.append(report.failed)
     assert sum(places) > 2

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +32,15 @@ class Guess(Protocol):
 
     def logits(self, drafted: Symbols) -> Logits:
         """Logits of the symbol after the committed ones and after ``drafted``."""
+        ...
+
+
+@runtime_checkable
+class DrawingGuess(Guess, Protocol):
+    """A guess that can choose several symbols at once."""
+
+    def draw(self, num: int, noise: Float64[Tensor, "B N V"] | None, temperature: float) -> Symbols | None:
+        """The next ``num`` symbols, as of :meth:`bytelm.decoding.protocols.DrawingBlock.draw`; None where it cannot."""
         ...
 
 
@@ -75,6 +84,10 @@ class HeadsDrafter(StatelessDrafter):
 
 def _propose(block: GuessingBlock, emitted: Symbols, counts: Counts, num: int, choose: Choose) -> Draft:
     guess = block.guess(emitted, counts)
+    if isinstance(choose, DraftChoice) and choose.at_once and hasattr(guess, "draw"):
+        at_once = cast(DrawingGuess, guess).draw(num, choose.noise, choose.sampling.temperature)
+        if at_once is not None:
+            return Draft(at_once, source=HeadsDrafter.name)
     drafted = emitted[:, :0]
     log_q: list[Float[Tensor, "B V"]] = []
     for _ in range(num):

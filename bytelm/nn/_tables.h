@@ -1,0 +1,41 @@
+/* N-gram tables, for heads and mergers. */
+#pragma once
+#include "_blocks.h"
+#include "_parts.h"
+
+#ifdef ROWS_SUPPORTED
+/* Where the rows of the n-grams are that end with the last known symbol of each row: the hash of bytelm/nn/ngram.py. */
+static inline void find_rows(const Tables *t, const int64_t *prefix, long stride, long known, long rows) {
+    for (long r = 0; r < rows; r++)
+        for (long o = 0; o < t->num_orders; o++) {
+            uint32_t key = (uint32_t)t->orders[o];
+            for (long i = known - t->orders[o]; i < known; i++) {
+                int64_t symbol = i < 0 ? t->windows[(r + 1) * t->window + i] : prefix[r * stride + i];
+                key = (key * 257u + (uint32_t)(symbol + 1)) * 0x9E3779B1u;
+                key ^= key >> 15;
+            }
+            t->found[r * t->num_orders + o] = (int64_t)key % t->num_rows + o * t->num_rows;
+        }
+}
+
+#define DEFINE_LOOK_UP(TYPE, NAME, FROM, TO)                                                                           \
+    /* Those rows, added up, at the width of the state. */                                                             \
+    AVX2 static int look_up_##NAME(const Tables *t, TYPE *sums, TYPE *added, long num, long outputs, int threads) {    \
+        long width = t->row_width;                                                                                     \
+        TYPE *to = t->projection == NULL ? added : sums;                                                               \
+        for (long r = 0; r < num; r++)                                                                                 \
+            for (long i = 0; i < width; i++) {                                                                         \
+                float sum = 0;                                                                                         \
+                for (long o = 0; o < t->num_orders; o++) {                                                             \
+                    long at = t->found[r * t->num_orders + o];                                                         \
+                    const TYPE *rows = t->rows;                                                                        \
+                    const int8_t *codes = t->rows;                                                                     \
+                    sum += t->scales == NULL ? FROM(rows[at * width + i])                                              \
+                                             : FROM(TO((float)codes[at * width + i] * t->scales[at]));                 \
+                }                                                                                                      \
+                to[r * width + i] = TO(sum);                                                                           \
+            }                                                                                                          \
+        return t->projection == NULL ||                                                                                \
+               linear_##NAME(sums, t->projection, added, num, outputs, width, threads);                                \
+    }
+#endif

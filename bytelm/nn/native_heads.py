@@ -1,0 +1,148 @@
+"""Chained heads on a few states in one call of the native core: the logits of one, or symbols of all of them in turn.
+
+A row has the same result alone and among others.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from bytelm.nn import native
+
+
+class HeadSizes(NamedTuple):
+    """Of an embedding and inside of the MLP; symbols that have embeddings, and V; and the norm's epsilon."""
+
+    byte_width: int
+    inner: int
+    num_symbols: int
+    vocab_size: int
+    eps: float
+
+
+class TableAddresses(NamedTuple):
+    """Where n-gram tables are, and how large: rows, scales of rows in int8 or 0, projection or 0, orders, number of
+    orders, of rows of each, and numbers of a row.
+    """
+
+    rows: int
+    scales: int
+    projection: int
+    orders: int
+    num_orders: int
+    num_rows: int
+    row_width: int
+
+
+def head_logits(
+    h_BD: Float[Tensor, "*B D"],
+    prefix_BN: Int[Tensor, "*B N"],
+    added_BD: Float[Tensor, "*B D"] | None,
+    addresses: Sequence[int],
+    sizes: HeadSizes,
+) -> Float[Tensor, "*B V"]:
+    """``unembedding norm(h + down silu(up (h, embeddings of the prefix)) + added)``.
+
+    Args:
+        h_BD: states, which :func:`bytelm.nn.native.takes` takes.
+        prefix_BN: symbols.
+        added_BD: or None; of the type of the states.
+        addresses: of embedding, norm, unembedding and, where there is a prefix, up and down.
+        sizes: of the heads.
+    Raises:
+        IndexError: the prefix has a symbol without an embedding.
+    """
+    assert native.core is not None
+    byte_width, inner, num_symbols, vocab_size, eps = sizes
+    embedding, norm, unembedding, up, down = (*addresses, 0, 0)[:5]
+    h_BD, prefix_BN = h_BD.contiguous(), prefix_BN.contiguous()
+    added_BD = None if added_BD is None else added_BD.expand(h_BD.shape).contiguous()
+    logits = h_BD.new_empty(*h_BD.shape[:-1], vocab_size)
+    width = h_BD.shape[-1]
+    native.core.head(
+        h_BD.data_ptr(),
+        embedding,
+        prefix_BN.data_ptr(),
+        up,
+        down,
+        0 if added_BD is None else added_BD.data_ptr(),
+        norm,
+        unembedding,
+        logits.data_ptr(),
+        h_BD.numel() // width,
+        prefix_BN.shape[-1],
+        width,
+        byte_width,
+        inner,
+        vocab_size,
+        num_symbols,
+        eps,
+        h_BD.dtype == torch.float32,
+        torch.get_num_threads(),
+    )
+    return logits
+
+
+def draw_symbols(
+    h_BRD: Float[Tensor, "B R D"],
+    windows_BRN: Int[Tensor, "B R _"],
+    prefix_BRN: Int[Tensor, "B R _"],
+    noise_BNV: Float64[Tensor, "B _ V"] | None,
+    temperature: float,
+    addresses: Sequence[int],
+    heads: Sequence[tuple[int, int, int]],
+    tables: TableAddresses | None,
+    sizes: HeadSizes,
+) -> tuple[Int[Tensor, "B R K"], Float64[Tensor, "B R K"], Float[Tensor, "B R K V"]]:
+    """The next K symbols of each state, -log p of each and the logits that it was chosen from: the argmax of ``logits /
+    temperature + noise`` given those before it, the first of equals; without noise, of the logits.
+
+    Args:
+        h_BRD: states, which :func:`bytelm.nn.native.takes` takes.
+        windows_BRN: symbols before each prefix.
+        prefix_BRN: symbols that are known.
+        noise_BNV: for each row, of the K symbols of each state one after the other.
+        temperature: above 0.
+        addresses: of embedding and norm.
+        heads: for each of the K symbols: unembedding, up and down of its head; 0 where it has none.
+        tables: of the heads, or None.
+        sizes: of the heads, where every symbol of the vocabulary has an embedding.
+    """
+    assert native.core is not None
+    assert sizes.vocab_size <= sizes.num_symbols
+    num_rows, num_states, width = h_BRD.shape
+    known, count = prefix_BRN.shape[-1], len(heads)
+    h_BRD, windows_BRN = h_BRD.contiguous(), windows_BRN.contiguous()
+    symbols = prefix_BRN.new_empty(num_rows, num_states, known + count)
+    if known:
+        symbols[..., :known] = prefix_BRN
+    logits = h_BRD.new_empty(count, num_rows, num_states, sizes.vocab_size)
+    nats = h_BRD.new_empty(num_rows, num_states, count, dtype=torch.float64)
+    if noise_BNV is not None and noise_BNV.stride()[1:] != (sizes.vocab_size, 1):
+        noise_BNV = noise_BNV.contiguous()
+    native.core.draw(
+        h_BRD.data_ptr(),
+        *addresses,
+        tuple([address for head in heads for address in head]),
+        symbols.data_ptr(),
+        tables,
+        (windows_BRN.data_ptr(), windows_BRN.shape[-1]),
+        (0 if noise_BNV is None else noise_BNV.data_ptr(), num_states, 0 if noise_BNV is None else noise_BNV.stride(0)),
+        logits.data_ptr(),
+        nats.data_ptr(),
+        num_rows * num_states,
+        known,
+        count,
+        width,
+        sizes.byte_width,
+        sizes.inner,
+        sizes.vocab_size,
+        temperature,
+        sizes.eps,
+        h_BRD.dtype == torch.float32,
+        torch.get_num_threads(),
+    )
+    return symbols[..., known:], nats, logits.movedim(0, 2)
