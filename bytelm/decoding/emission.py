@@ -152,12 +152,12 @@ def _emit(
     return Emission(symbols.flatten(1), units * unit, nats.flatten(1)), after
 
 
-def _emitted_units(symbols_BRU: Int[Tensor, "B R U"], drafted: Symbols) -> Counts:
+def _emitted_units(chosen: Int[Tensor, "B R _"], drafted: Symbols) -> Counts:
     """One for each row, and one for each drafted unit up to the first that is not what was chosen."""
-    num_rows, num_states, unit = symbols_BRU.shape
+    num_rows, num_states, unit = chosen.shape
     if num_states == 1:
-        return symbols_BRU.new_ones(num_rows)
-    held = symbols_BRU[:, :-1] == drafted.reshape(num_rows, num_states - 1, unit)
+        return chosen.new_ones(num_rows)
+    held = chosen[:, :-1] == drafted.reshape(num_rows, num_states - 1, unit)
     return 1 + held.all(-1).cumprod(1).sum(1)
 
 
@@ -170,7 +170,7 @@ def _in_turn(
     rule: Rule,
     sampling: Sampling,
     processor: Processor | None,
-) -> tuple[Int[Tensor, "B R U"], Float[Tensor, "B R U"], State]:
+) -> tuple[Int[Tensor, "B R _"], Float[Tensor, "B R _"], State]:
     """The units, symbol after symbol, with -log p of each, and the processors' state after each unit."""
     num_states = block.num_states
     drafted = _by_state(draft.symbols, num_states, unit)

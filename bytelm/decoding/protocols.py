@@ -48,9 +48,9 @@ class DrawingBlock(Block, Protocol):
 
     def draw(
         self, noise: Float64[Tensor, "B N V"] | None, temperature: float
-    ) -> tuple[Int[Tensor, "B R U"], Float64[Tensor, "B R U"]] | None:
+    ) -> tuple[Int[Tensor, "B R _"], Float64[Tensor, "B R _"]] | None:
         """Each symbol of each unit, the argmax of ``logits / temperature + noise`` given those before it, and its
-        ``-log softmax(logits)``; None where it cannot. Without noise the argmax of the logits. N = R * U.
+        ``-log softmax(logits)``; None where it cannot. Without noise the argmax of the logits. N is R units.
         """
         ...
 

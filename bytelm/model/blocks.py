@@ -38,7 +38,7 @@ class StatesBlock:
 
     def draw(
         self, noise_BNV: Float64[Tensor, "B N V"] | None, temperature: float
-    ) -> tuple[Int[Tensor, "B R U"], Float64[Tensor, "B R U"]] | None:
+    ) -> tuple[Int[Tensor, "B R _"], Float64[Tensor, "B R _"]] | None:
         """The units of all states at once, where the heads can; see :class:`bytelm.decoding.protocols.DrawingBlock`."""
         heads = self.model.heads
         if not isinstance(heads, ChainedHeads):
