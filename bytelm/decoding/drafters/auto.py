@@ -107,7 +107,7 @@ class _Progress:
 
     def evenness(self, name: str) -> float:
         """How fast the drafter ends the batch, over how fast it would if its rows were equal."""
-        if not self.remaining.any():
+        if len(self.remaining) == 1 or not self.remaining.any():
             return 1.0
         gains = self._gains.get(name, np.ones(len(self.remaining)))
         needed = self.remaining / gains
@@ -165,10 +165,11 @@ class AutoDrafter:
         for arm in whole.values():
             arm.idle += 1
         plain = whole[NoDrafter.name]
-        rates = {name: self._rate(name, arm, round_.unit) for name, arm in whole.items()}
+        evenness = {name: self._progress.evenness(name) for name in whole}
+        rates = {name: self._rate(evenness[name], arm, round_.unit) for name, arm in whole.items()}
         for (name, _, size), arm in self._arms.items():  # a drafter is asked if any width of its drafts pays
             if size == batch and name in rates:
-                rates[name] = max(rates[name], arm.rate * self._progress.evenness(name))
+                rates[name] = max(rates[name], arm.rate * evenness[name])
         rates[NoDrafter.name] *= _MARGIN
         for drafter in sorted(self.drafters, key=lambda drafter: rates[drafter.name], reverse=True):
             began = time.perf_counter()
@@ -180,7 +181,8 @@ class AutoDrafter:
                 arm = self._arm(drafter.name, width, batch)
                 arm.idle += 1
                 dear = spent > _DROPPED * plain.seconds
-                if dear or plain.due or self._rate(drafter.name, arm, round_.unit) > rates[NoDrafter.name]:
+                rate = self._rate(evenness[drafter.name], arm, round_.unit)
+                if dear or plain.due or rate > rates[NoDrafter.name]:
                     return self._choose(draft, [whole[drafter.name], arm])
         raise AssertionError("proposing nothing is always a choice")
 
@@ -197,11 +199,11 @@ class AutoDrafter:
             for arm in self._used:
                 arm.enter(float(accepted.mean()), seconds)
 
-    def _rate(self, name: str, arm: _Arm, unit: int) -> float:
+    def _rate(self, evenness: float, arm: _Arm, unit: int) -> float:
         """By how much the drafter lately brought the batch nearer its end; infinite where it is to be tried."""
         if arm.due and self._progress.remaining.max() >= _WORTH_A_TRIAL * unit:
             return float("inf")
-        return arm.rate * self._progress.evenness(name)
+        return arm.rate * evenness
 
     def _arm(self, name: str, width: int, batch: int) -> _Arm:
         return self._arms.setdefault((name, width, batch), _Arm())
