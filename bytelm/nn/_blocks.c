@@ -70,12 +70,9 @@
         return 1;                                                                                                      \
     }
 
-DEFINE_NORM(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_NORM(float, float, from_float, to_float)
-DEFINE_SHARED(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_SHARED(float, float, from_float, to_float)
-DEFINE_PARTS(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_PARTS(float, float, from_float, to_float)
+FOR_BOTH(DEFINE_NORM)
+FOR_BOTH(DEFINE_SHARED)
+FOR_BOTH(DEFINE_PARTS)
 
 /* Cosines and then sines of each pair, at each position. */
 static void find_angles(const Body *b, float *angles) {

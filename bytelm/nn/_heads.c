@@ -80,16 +80,11 @@
         return 1;                                                                                                      \
     }
 
-DEFINE_NORM(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_NORM(float, float, from_float, to_float)
-DEFINE_SHARED(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_SHARED(float, float, from_float, to_float)
-DEFINE_SILU(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_SILU(float, float, from_float, to_float)
-DEFINE_LOOK_UP(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_LOOK_UP(float, float, from_float, to_float)
-DEFINE_HEAD(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_HEAD(float, float, from_float, to_float)
+FOR_BOTH(DEFINE_NORM)
+FOR_BOTH(DEFINE_SHARED)
+FOR_BOTH(DEFINE_SILU)
+FOR_BOTH(DEFINE_LOOK_UP)
+FOR_BOTH(DEFINE_HEAD)
 
 static long room_of(const Head *h, long known) {
     return h->rows * larger(h->width + known * h->byte_width, h->inner);

@@ -28,14 +28,10 @@
         return 1;                                                                                                      \
     }
 
-DEFINE_SHARED(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_SHARED(float, float, from_float, to_float)
-DEFINE_SILU(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_SILU(float, float, from_float, to_float)
-DEFINE_LOOK_UP(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_LOOK_UP(float, float, from_float, to_float)
-DEFINE_MERGER(uint16_t, bf16, from_bf16, to_bf16)
-DEFINE_MERGER(float, float, from_float, to_float)
+FOR_BOTH(DEFINE_SHARED)
+FOR_BOTH(DEFINE_SILU)
+FOR_BOTH(DEFINE_LOOK_UP)
+FOR_BOTH(DEFINE_MERGER)
 
 int rows_merge(const Merger *m) {
     long one = m->rows * larger(m->patch * m->byte_width, m->width), other = m->rows * m->inner;

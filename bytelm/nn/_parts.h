@@ -9,6 +9,11 @@ INLINE float silu(float x) { return x / (1 + exponential(-x)); }
 
 static inline long larger(long one, long other) { return one > other ? one : other; }
 
+/* What is written once, for both kinds of numbers. */
+#define FOR_BOTH(DEFINE)                                                                                               \
+    DEFINE(uint16_t, bf16, from_bf16, to_bf16)                                                                         \
+    DEFINE(float, float, from_float, to_float)
+
 #define DEFINE_SILU(TYPE, NAME, FROM, TO)                                                                              \
     AVX2 static void silu_##NAME(TYPE *restrict x, long n) {                                                           \
         for (long i = 0; i < n; i++) x[i] = TO(silu(FROM(x[i])));                                                      \
