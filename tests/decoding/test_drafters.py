@@ -223,6 +223,27 @@ def test_many_widths_are_not_tried_one_after_another_where_none_pays():
     assert used.count("any") < 12
 
 
+@pytest.mark.parametrize(("seconds", "times"), [(9.0, 1), (1.5, 3)])
+def test_what_is_far_behind_is_told_from_one_round(seconds, times):
+    """Twice as slow as no draft, or slower, once is trial enough; else a few rounds are."""
+    used = settle([Fake("wide", 3)], {"none": (1, 1.0), "wide": (1, seconds)}, rounds=20)
+    assert used.count("wide") == times
+
+
+def test_nothing_is_reckoned_for_some_rounds_where_no_draft_pays_and_rows_that_leave_end_that():
+    auto, reckoned = begun([Fake("wide", 3)], rows=2), []
+    auto._progress.evenness = lambda name: reckoned.append(name) or 1.0
+    for _ in range(64):
+        draft = auto.propose(a_round(as_arrays([1], [1])))
+        auto.observe(np.array([1, 1]), 9.0 if draft.source == "wide" else 1.0)
+    assert 64 / 9 < len(reckoned) / 2 < 64 / 4
+    auto.propose(a_round(as_arrays([1], [1])))
+    auto._rest, before = 5, len(reckoned)
+    auto.select(np.array([1]))
+    auto.propose(a_round(as_arrays([1])))
+    assert len(reckoned) == before + 2
+
+
 def test_auto_notices_that_the_text_has_changed():
     auto = begun([Fake("heads", 3)])
     used = []

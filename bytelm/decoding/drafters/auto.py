@@ -18,11 +18,17 @@ _WORTH_A_TRIAL = 16
 _FIXED_SHARE = 0.5
 """Share of a round's time that does not shrink with the rows that are left."""
 
+_HOPELESS = 0.5
+"""Share of the rate without a draft below which one round is trial enough."""
+
 _MARGIN = 1.1
 """What a draft must gain over none: its cost varies more, and it must still pay when the text changes."""
 
 _DROPPED = 0.05
 """Share of a round that a draft may have cost to be dropped for its width; a dearer one is used now it is there."""
+
+_REST = 8
+"""Rounds without a draft, at most, until it is reckoned again what pays."""
 
 _MEMORY = 0.15
 _FIRST_WAIT, _LAST_WAIT = 24, 512
@@ -52,10 +58,10 @@ class _Arm:
         self.seconds += _MEMORY * (min(seconds, 3 * self.seconds) - self.seconds)
         self.symbols += _MEMORY * (symbols - self.symbols)
 
-    @property
-    def due(self) -> bool:
-        """Whether it was not tried often enough yet, or not for long."""
-        return self.rounds < _TRIALS or self.idle >= self.wait
+    def is_due(self, plain: "_Arm") -> bool:
+        """Whether it was not tried for long, or not often enough yet to be told from the rounds without a draft."""
+        hopeless = self.rounds > 0 and self.rate < _HOPELESS * plain.rate
+        return self.idle >= self.wait or (self.rounds < _TRIALS and not hopeless)
 
     @property
     def rate(self) -> float:
@@ -70,7 +76,9 @@ class _Arm:
 
 
 Memory = dict[tuple[str, int, int], _Arm]
-"""What was learnt, by drafter, width of the draft (0: whatever width) and size of the batch (its power of two)."""
+"""What was learnt, by drafter, width of the draft and size of the batch, each by its power of two; width 0: whatever
+width.
+"""
 
 
 class _Progress:
@@ -135,6 +143,7 @@ class AutoDrafter:
         self._arms: Memory = {} if memory is None else memory
         self._used: list[_Arm] = []
         self._name = NoDrafter.name
+        self._rest = self._rested = 0
         self._progress: _Progress
 
     @property
@@ -148,6 +157,7 @@ class AutoDrafter:
             drafter.start(prompts, max_new, target)
         self._used = []
         self._name = NoDrafter.name
+        self._rest = self._rested = 0
         self._progress = _Progress(len(prompts), max_new)
 
     def join(self, prompts: Sequence[NDArray[Any]], max_new: int, target: Target) -> None:
@@ -156,33 +166,40 @@ class AutoDrafter:
             if not isinstance(drafter, JoiningDrafter):
                 raise DecodingError(f"drafter: {type(drafter).__name__} has no join, which rows that arrive later need")
             drafter.join(prompts, max_new, target)
+        self._rest = 0
         self._progress.join(len(prompts), max_new)
 
     def propose(self, round_: Round) -> Draft:
         """The draft of the drafter chosen for this round."""
+        if self._rest:
+            self._rest, self._rested = self._rest - 1, self._rested + 1
+            return self.drafters[0].propose(round_)
         batch = len(round_.counts).bit_length()
         whole = {drafter.name: self._arm(drafter.name, 0, batch) for drafter in self.drafters}
-        for arm in whole.values():
-            arm.idle += 1
+        for (_, _, size), arm in self._arms.items():
+            arm.idle += (1 + self._rested) * (size == batch)
+        self._rested = 0
         plain = whole[NoDrafter.name]
         evenness = {name: self._progress.evenness(name) for name in whole}
-        rates = {name: self._rate(evenness[name], arm, round_.unit) for name, arm in whole.items()}
+        rates = {name: self._rate(evenness[name], arm, plain, round_.unit) for name, arm in whole.items()}
         for (name, _, size), arm in self._arms.items():  # a drafter is asked if any width of its drafts pays
             if size == batch and name in rates:
                 rates[name] = max(rates[name], arm.rate * evenness[name])
         rates[NoDrafter.name] *= _MARGIN
-        for drafter in sorted(self.drafters, key=lambda drafter: rates[drafter.name], reverse=True):
+        ranked = sorted(self.drafters, key=lambda drafter: rates[drafter.name], reverse=True)
+        for drafter in ranked:
             began = time.perf_counter()
             draft = drafter.propose(round_)
             spent, width = time.perf_counter() - began, draft.symbols.shape[1]
             if isinstance(drafter, NoDrafter):
+                if drafter is ranked[0] and not plain.is_due(plain):
+                    self._rest = min(_REST, *(max(0, arm.wait - arm.idle - 1) for arm in whole.values()))
                 return self._choose(draft, [plain])
             if width:
-                arm = self._arm(drafter.name, width, batch)
-                arm.idle += 1
+                arm = self._arm(drafter.name, width.bit_length(), batch)
                 dear = spent > _DROPPED * plain.seconds
-                rate = self._rate(evenness[drafter.name], arm, round_.unit)
-                if dear or plain.due or rate > rates[NoDrafter.name]:
+                rate = self._rate(evenness[drafter.name], arm, plain, round_.unit)
+                if dear or plain.is_due(plain) or rate > rates[NoDrafter.name]:
                     return self._choose(draft, [whole[drafter.name], arm])
         raise AssertionError("proposing nothing is always a choice")
 
@@ -190,6 +207,7 @@ class AutoDrafter:
         """Keep these rows of the batch, in this order."""
         for drafter in self.drafters:
             drafter.select(rows)
+        self._rest = 0
         self._progress.select(rows)
 
     def observe(self, accepted: NDArray[np.int64], seconds: float) -> None:
@@ -199,9 +217,9 @@ class AutoDrafter:
             for arm in self._used:
                 arm.enter(float(accepted.mean()), seconds)
 
-    def _rate(self, evenness: float, arm: _Arm, unit: int) -> float:
+    def _rate(self, evenness: float, arm: _Arm, plain: _Arm, unit: int) -> float:
         """By how much the drafter lately brought the batch nearer its end; infinite where it is to be tried."""
-        if arm.due and self._progress.remaining.max() >= _WORTH_A_TRIAL * unit:
+        if arm.is_due(plain) and self._progress.remaining.max() >= _WORTH_A_TRIAL * unit:
             return float("inf")
         return arm.rate * evenness
 
