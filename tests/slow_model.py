@@ -58,16 +58,19 @@ def ngram_row(data, num_rows):
     return key % num_rows
 
 
-def table_sum(table, tables, data):
+def table_sum(w, name, tables, data):
     """Sum of the rows of the n-grams that end ``data``."""
-    return sum(
-        table[i * tables.rows + ngram_row(data[len(data) - n :], tables.rows)] for i, n in enumerate(tables.orders)
-    )
+    table = w[f"{name}.tables.table.weight"]
+    ends = [data[len(data) - n :] for n in tables.orders]
+    if not tables.chosen:
+        return sum(table[i * tables.rows + ngram_row(end, tables.rows)] for i, end in enumerate(ends))
+    keys = (w[f"{name}.tables.keys_R"] + 2**31).tolist()
+    known = {key: place + len(ends) for place, key in reversed(list(enumerate(keys)))}
+    return sum(table[known.get(ngram_row(end, 2**32), i)] for i, end in enumerate(ends))
 
 
-def ngrams(w, name, tables, data):
+def ngrams(w, name, tables, rows):
     """What the tables of a merger or of heads add."""
-    rows = table_sum(w[f"{name}.tables.table.weight"], tables, data)
     return rows if tables.row_width is None else w[f"{name}.tables.projection.weight"] @ rows
 
 
@@ -83,7 +86,8 @@ def states(model, data, w=None):
         if config.merger.kind == "mlp":
             merged = merged + w["merger.down.weight"] @ silu(w["merger.up.weight"] @ joined)
         if config.merger.tables:
-            merged = merged + ngrams(w, "merger", config.merger.tables, text[: 99 + (t + 1) * config.patch])
+            rows = table_sum(w, "merger", config.merger.tables, text[: 99 + (t + 1) * config.patch])
+            merged = merged + ngrams(w, "merger", config.merger.tables, rows)
         x.append(merged)
     x = np.array(x)
     for i in range(config.num_blocks):
@@ -96,19 +100,19 @@ def states(model, data, w=None):
     return rms_norm(x, w["norm.weight"], config.norm.eps)
 
 
-def head_logits(model, h, window, prefix, w=None):
-    """Logits of head len(prefix) + 1 of one state."""
+def head_logits(model, h, before, prefix, w=None):
+    """Logits of head len(prefix) + 1 of one state after the symbols ``before``: its stream, or its last window."""
     config, w, j = model.config, w or weights(model), len(prefix)
     if config.heads.kind == "independent":
         return w["heads.unembedding.weight"].reshape(config.patch, 256, -1)[j] @ h
-    s = h
-    if j:
-        name = f"heads.prefix_mlps.{j - 1}"
-        told = np.concatenate([w["heads.embedding.weight"][b] for b in prefix])
-        hidden = silu(w[f"{name}.up.weight"] @ np.concatenate((h, told)))
-        s = s + w[f"{name}.down.weight"] @ hidden
+    s, told = h, [h, *(w["heads.embedding.weight"][b] for b in prefix)]
     if config.heads.tables:
-        s = s + ngrams(w, "heads", config.heads.tables, [*window, *prefix])
+        rows = table_sum(w, "heads", config.heads.tables, [*[-1] * 99, *before, *prefix])
+        s = s + ngrams(w, "heads", config.heads.tables, rows)
+        told += [rows] if config.heads.mixed else []
+    if j or config.heads.mixed:
+        name = f"heads.prefix_mlps.{j if config.heads.mixed else j - 1}"
+        s = s + w[f"{name}.down.weight"] @ silu(w[f"{name}.up.weight"] @ np.concatenate(told))
     return w[f"heads.unembeddings.{j}.weight"] @ rms_norm(s, w["heads.norm.weight"], config.norm.eps)
 
 
@@ -123,7 +127,7 @@ def next_byte(model, law, committed, start):
     told = 0 if law == "next" else (len(committed) - start) % patch
     body, prefix = committed[: len(committed) - told], committed[len(committed) - told :]
     body = body[len(body) % patch :]
-    return log_softmax(head_logits(model, states(model, body)[-1], body[-patch:], prefix))
+    return log_softmax(head_logits(model, states(model, body)[-1], body, prefix))
 
 
 def next_patch(model, h, patch):

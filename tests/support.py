@@ -130,7 +130,7 @@ class Uncached:
         )
         if body not in self.states:
             windows = torch.tensor(list(body)).view(1, -1, patch)
-            self.states[body] = self.model(windows)[:, -1], windows[:, -1]
+            self.states[body] = self.model(windows)[:, -1], self.model.windows_of_heads(windows)[:, -1]
         h, window = self.states[body]
         return self.model.heads.step(h, window, torch.tensor([prefix], dtype=torch.int64).view(1, -1))[0]
 

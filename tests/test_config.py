@@ -77,11 +77,6 @@ def changed(path, value):
         ("heads.tables", True, "model.heads.tables: found True, expected a mapping"),
         ("heads.tables.orders", 3, "model.heads.tables.orders: found 3, expected a list"),
         ("heads.tables.orders", [2, "3"], "model.heads.tables.orders[1]: found '3', expected int"),
-        (
-            "heads.tables.orders",
-            [2, 5],
-            "model.heads.tables.orders: found (2, 5), expected numbers of at most patch = 4",
-        ),
         ("merger.tables.orders", [2, 2], "model.merger.tables.orders: found (2, 2), expected distinct numbers"),
         ("merger.tables.orders", [], "model.merger.tables.orders: found (), expected distinct numbers"),
         ("merger.tables.rows", 0, "model.merger.tables.rows: found 0, expected a number > 0"),

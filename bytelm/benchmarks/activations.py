@@ -16,8 +16,8 @@ that is held in float32:
 - SwiGLU: gate and up, ``silu(gate)``, and their product: ``4 a F``. GELU: its input and its output: ``2 a F``.
 - Merger: ids as int64, ``8 P``; the embeddings that it projects, ``a P byte_width``; ids of rows, 8 for each table; of
   kind ``mlp`` also ``2 a inner``. Where rows are projected, here and in heads, the sum of rows, ``a row_width``.
-- Chained head j: its own norm and the input of its unembedding; for j > 1 state and prefix, ``a (D + (j - 1)
-  byte_width)``, and ``2 a inner``. Independent heads: the state, ``a D``.
+- Chained head j: its own norm and the input of its unembedding; where it has an MLP, what that reads, ``a (D + (j - 1)
+  byte_width)`` and, of heads that mix, ``a row_width``, and ``2 a inner``. Independent heads: the state, ``a D``.
 - Loss: the log-softmax in float32, ``4 K V``; the targets as int64, ``8 K``.
 - Next patch, per guess: the same from its parts. Its heads have frozen weights, which save less: see the code.
 
@@ -203,8 +203,8 @@ class Activations:
         if not isinstance(heads, ChainedHeadsConfig):
             return a * width + self._rows(getattr(heads, "tables", None))
         each = self._norm(self._state) + a * width + self._rows(heads.tables)
-        prefixes = sum(width + j * heads.byte_width + 2 * heads.inner for j in range(1, self.config.patch))
-        return self.config.patch * each + a * prefixes
+        mlps = sum(inputs + 2 * heads.inner for inputs in heads.mlp_inputs(self.config.patch, width))
+        return self.config.patch * each + a * mlps
 
     def _rows(self, tables: NgramConfig | None) -> int:
         """What is kept where rows are read."""
@@ -224,7 +224,8 @@ class Activations:
         module = a * (config.patch * ahead.byte_width + 2 * width + width) + self._feedforward(ahead.feedforward)
         # Frozen: silu keeps its input, a norm its input in float32 and 1 / rms, products nothing but weights.
         frozen = (
-            config.patch * (_FLOAT * width + _FLOAT + _table_ids(heads.tables)) + a * (config.patch - 1) * heads.inner
+            config.patch * (_FLOAT * width + _FLOAT + _table_ids(heads.tables))
+            + a * len(heads.mlp_inputs(config.patch, width)) * heads.inner
         )
         loss = 2 * _FLOAT * config.patch * config.vocab_size
         casts = ahead.depth * head_products(config, config.laws[0]) * a if self._autocast else 0

@@ -145,7 +145,7 @@ def _ask(block: StatesBlock, heads: int) -> Tensor:
     drawn = block.draw(None, 1.0) if heads == block.unit else None
     if drawn is not None:
         return drawn[0]
-    prefix = block.windows_BRP[:, :, :0]
+    prefix = block.windows_BR_[:, :, :0]
     for _ in range(heads):
         prefix = torch.cat((prefix, block.logits(prefix).argmax(-1, keepdim=True)), dim=-1)
     return prefix

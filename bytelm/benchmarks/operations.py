@@ -82,9 +82,10 @@ def head_products(config: ModelConfig, law: Law) -> int:
     match config.heads:
         case LMHeadConfig(num_rows=num_rows, tables=tables):
             return config.width * num_rows + (tables.num_products(config.width) if tables else 0)
-        case ChainedHeadsConfig(byte_width=byte_width, inner=inner, tables=tables):
-            one += tables.num_products(config.width) if tables else 0
-            prefixes = sum(inner * (2 * config.width + j * byte_width) for j in range(1, config.patch))
-            return one if law == "next" else config.patch * one + prefixes
+        case ChainedHeadsConfig() as heads:
+            one += heads.tables.num_products(config.width) if heads.tables else 0
+            mlps = [heads.inner * (config.width + inputs) for inputs in heads.mlp_inputs(config.patch, config.width)]
+            first = mlps[0] if heads.mixed else 0
+            return one + first if law == "next" else config.patch * one + sum(mlps)
         case IndependentHeadsConfig():
             return one if law == "next" else config.patch * one

@@ -1,5 +1,7 @@
 """Heads that also see the bytes of the patch before them."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int
@@ -13,15 +15,17 @@ from bytelm.nn.native_body import is_plain
 from bytelm.nn.native_heads import HeadSizes, TableAddresses, draw_symbols, head_logits
 from bytelm.nn.ngram import NgramTables, parts_of_tables
 from bytelm.nn.norm import RMSNorm
-from bytelm.shapes import Hidden, Windows
+from bytelm.shapes import Hidden
 
 
 class PrefixMLP(nn.Module):
-    """``down(silu(up(h, embeddings)))``: what N earlier bytes of the patch change in the state."""
+    """``down(silu(up(h, embeddings)))``: what N earlier bytes of the patch change in the state; of heads that mix, with
+    the sum of the rows of n-grams behind the embeddings.
+    """
 
-    def __init__(self, width: int, prefix_width: int, inner: int) -> None:
+    def __init__(self, inputs: int, width: int, inner: int) -> None:
         super().__init__()
-        self.up = Linear(width + prefix_width, inner, bias=False)
+        self.up = Linear(inputs, inner, bias=False)
         self.down = Linear(inner, width, bias=False)
 
     def forward(self, h: Float[Tensor, "*B D"], prefix: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
@@ -33,7 +37,8 @@ class ChainedHeads(nn.Module):
     """K heads; head j reads the state and the j - 1 bytes of the patch before it: p(patch | h) by the chain rule.
 
     Head 1 is a plain LM head. The others differ from it in a small MLP on the embeddings of the bytes before them, and,
-    where there are ``tables``, every head adds the rows of the n-grams that end just before its byte.
+    where there are ``tables``, every head adds the rows of the n-grams that end just before its byte. Where the heads
+    mix, every head has an MLP, which reads these rows, too, as they are before their projection.
 
     Args:
         width: D.
@@ -44,6 +49,7 @@ class ChainedHeads(nn.Module):
         norm: normalises the sum before the unembedding.
         tables: n-gram tables, or None.
         num_unembeddings: K, or 1 for one that all heads share.
+        mlp_inputs: what each MLP reads; of K heads that mix, else of the last K - 1.
     """
 
     def __init__(
@@ -56,37 +62,46 @@ class ChainedHeads(nn.Module):
         norm: nn.Module,
         tables: NgramTables | None,
         num_unembeddings: int,
+        mlp_inputs: Sequence[int],
     ) -> None:
         super().__init__()
         assert num_unembeddings in (1, num_heads)
-        self.num_heads = num_heads
+        self.num_heads, self.mixed = num_heads, len(mlp_inputs) == num_heads
         self.embedding = embedding(vocab_size, byte_width)
-        self.prefix_mlps = nn.ModuleList(PrefixMLP(width, j * byte_width, inner) for j in range(1, num_heads))
+        self.prefix_mlps = nn.ModuleList(PrefixMLP(inputs, width, inner) for inputs in mlp_inputs)
         self.norm = norm
         self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
         self._widths, self._vocab_size = (byte_width, inner), vocab_size
 
     def forward(
-        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
+        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T K V"]:
         """Logits of all heads, head j given targets 1 … j - 1 (teacher forcing)."""
         return torch.stack([self.step(h_BTD, windows_BTP, targets_BTK[..., :j]) for j in range(self.num_heads)], dim=2)
 
     def step(
-        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"]:
         """Logits of head N + 1 after a prefix of N bytes of the patch."""
         found = self._in_core(h_BD, window_BP, prefix_BN) if native.takes(h_BD) else None
         if found is not None:
             return found
-        n = prefix_BN.shape[-1]
-        s_BD = h_BD
-        if n > 0:
-            s_BD = s_BD + self.prefix_mlps[n - 1](h_BD, self.embedding(prefix_BN).flatten(-2))
-        if self.tables is not None:
-            s_BD = s_BD + self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
-        return self.unembeddings[n % len(self.unembeddings)](self.norm(s_BD))
+        s_BD = self._state(h_BD, window_BP, prefix_BN)
+        return self.unembeddings[prefix_BN.shape[-1] % len(self.unembeddings)](self.norm(s_BD))
+
+    def _state(
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
+    ) -> Float[Tensor, "*B D"]:
+        """The state, what the prefix changes in it, and the rows of n-grams."""
+        n, told = prefix_BN.shape[-1], self.embedding(prefix_BN).flatten(-2)
+        before = torch.cat((window_BP, prefix_BN), dim=-1)
+        if self.mixed and self.tables is not None:
+            sum_BF = self.tables.sum_of_rows(before)
+            told = torch.cat((told, sum_BF), dim=-1)
+            return h_BD + self.prefix_mlps[n](h_BD, told) + self.tables.projection(sum_BF)
+        s_BD = h_BD + self.prefix_mlps[n - 1](h_BD, told) if n else h_BD
+        return s_BD if self.tables is None else s_BD + self.tables(before)
 
     def draw(
         self,
@@ -119,29 +134,34 @@ class ChainedHeads(nn.Module):
         )
 
     def _in_core(
-        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B P"], prefix_BN: Int[Tensor, "*B N"]
+        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"] | None:
         """:meth:`step` in one call of the native core; None where it cannot read these weights."""
         addresses = _HEADS.addresses(self, h_BD.dtype)
         if addresses is None or prefix_BN.shape[:-1] != h_BD.shape[:-1] or prefix_BN.dtype != torch.int64:
             return None
-        added = None if self.tables is None else self.tables(torch.cat((window_BP, prefix_BN), dim=-1))
-        if added is not None and added.dtype != h_BD.dtype:
-            return None
+        sum_BF = added_BD = None
+        if self.tables is not None:
+            sum_BF = self.tables.sum_of_rows(torch.cat((window_BP, prefix_BN), dim=-1))
+            added_BD = self.tables.projection(sum_BF)
+            if sum_BF.dtype != h_BD.dtype or added_BD.dtype != h_BD.dtype:
+                return None
         chosen = (*addresses[:2], *self._addresses_of_head(addresses, prefix_BN.shape[-1]))
-        return head_logits(h_BD, prefix_BN, added, chosen, self._sizes)
+        return head_logits(h_BD, prefix_BN, added_BD, sum_BF if self.mixed else None, chosen, self._sizes)
 
     @property
     def _sizes(self) -> HeadSizes:
         assert isinstance(self.norm, RMSNorm)
-        return HeadSizes(*self._widths, self.embedding.num_embeddings, self._vocab_size, self.norm.eps)
+        byte_width, inner = self._widths
+        told_width = 0 if not self.mixed or self.tables is None else self.tables.row_width
+        return HeadSizes(byte_width, told_width, inner, self.embedding.num_embeddings, self._vocab_size, self.norm.eps)
 
     def _addresses_of_head(self, addresses: tuple[int, ...], n: int) -> tuple[int, int, int]:
         """Unembedding, up and down of the head after n symbols."""
         num_unembeddings = len(self.unembeddings)
-        up = 2 + num_unembeddings + 2 * (n - 1)
-        first = addresses[2 + n % num_unembeddings]
-        return (first, addresses[up], addresses[up + 1]) if n else (first, 0, 0)
+        first, mlp = addresses[2 + n % num_unembeddings], n if self.mixed else n - 1
+        up = 2 + num_unembeddings + 2 * mlp
+        return (first, addresses[up], addresses[up + 1]) if mlp >= 0 else (first, 0, 0)
 
     def _table_addresses(self, addresses: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         """Where the tables are; None where the core cannot read them."""

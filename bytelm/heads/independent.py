@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bytelm.nn.linear import Linear, linear
-from bytelm.shapes import Hidden, Windows
+from bytelm.shapes import Hidden
 
 
 class IndependentHeads(nn.Module):
@@ -16,7 +16,7 @@ class IndependentHeads(nn.Module):
         self.unembedding = Linear(width, num_heads * vocab_size, bias=False)
 
     def forward(
-        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
+        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T K V"]:
         """Logits of all heads. Windows and targets are not looked at."""
         return self.unembedding(h_BTD).unflatten(-1, (self.num_heads, self.vocab_size))

@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bytelm.nn.linear import Linear
-from bytelm.shapes import Hidden, Windows
+from bytelm.shapes import Hidden
 
 
 class LMHead(nn.Module):
@@ -35,7 +35,7 @@ class LMHead(nn.Module):
         self.unembedding = Linear(width, num_rows, bias=bias)
 
     def forward(
-        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTK: Int[Tensor, "B T K"]
+        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T 1 V"]:
         """Logits of the symbol after each state. Windows and targets are not looked at."""
         return self.logits(h_BTD)[:, :, None]

@@ -115,18 +115,18 @@ class BytelmForCausalLM(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise DecodingError("input_ids: found none, expected rows of ids")
         rows = self._rows(input_ids := input_ids.long(), attention_mask, labels)
-        h_BND, windows_BNP = read_everywhere(self.model, rows.symbols_BL)
+        h_BND, windows_BN_ = read_everywhere(self.model, rows.symbols_BL)
         states_BL = (rows.places_BL - (self.model.config.patch - 1)).clamp(min=0)
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states_BL, real = states_BL[:, -logits_to_keep:], real[:, -logits_to_keep:]  # from -0: all
         padded = (real == 0)[..., None]
         index = torch.arange(len(input_ids), device=input_ids.device)[:, None]
         if labels is None and not output_head_logits:
-            windows = windows_BNP[index, states_BL]
+            windows = windows_BN_[index, states_BL]
             logits = self.model.heads.step(h_BND[index, states_BL], windows, windows[..., :0])
             found = CausalLMOutputWithPast(logits=logits.masked_fill(padded, 0))
         else:
-            heads_BNKV = self._head_logits(rows, h_BND, windows_BNP)
+            heads_BNKV = self._head_logits(rows, h_BND, windows_BN_)
             logits = heads_BNKV[index, states_BL].masked_fill(padded[..., None], 0)
             loss = None if labels is None else self._loss(rows, heads_BNKV)
             found = CausalLMOutputWithPast(loss=loss, logits=logits[:, :, 0])
@@ -208,11 +208,11 @@ class BytelmForCausalLM(PreTrainedModel, GenerationMixin):
                 raise DecodingError(f"{name}: found ids out of range, expected 0 to {tree.vocab_size - 1}")
         return lay_rows(input_ids, mask.bool(), labels, opening, tokenizer.unit, tree.context)
 
-    def _head_logits(self, rows: Rows, h_BND: Tensor, windows_BNP: Tensor) -> Tensor:
+    def _head_logits(self, rows: Rows, h_BND: Tensor, windows_BN_: Tensor) -> Tensor:
         """(B, N, K, V): of all heads on all states, given the symbols that follow (teacher forcing)."""
         patch, num_states = self.model.config.patch, h_BND.shape[1]
         following = F.pad(rows.symbols_BL, (0, patch))[:, patch:].unfold(1, patch, 1)[:, :num_states]
-        logits: Tensor = self.model.heads(h_BND, windows_BNP, following)
+        logits: Tensor = self.model.heads(h_BND, windows_BN_, following)
         return logits
 
     def _loss(self, rows: Rows, heads_BNKV: Tensor) -> Tensor:

@@ -72,8 +72,8 @@ def lay_rows(
 
 def read_everywhere(
     model: ByteLM, symbols_BL: Int[Tensor, "B L"]
-) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N P"]]:
-    """States after all windows of P symbols, wherever they begin, N = L - P + 1, and the windows.
+) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N _"]]:
+    """States after all windows of P symbols, wherever they begin, N = L - P + 1, and what the heads read beside them.
 
     The P streams of a row are read side by side, as by :class:`bytelm.model.targets.NextTarget`.
     """
@@ -82,5 +82,9 @@ def read_everywhere(
     num_states = windows_BNP.shape[1]
     whole = F.pad(windows_BNP, (0, 0, 0, -num_states % patch))
     streams = whole.unflatten(1, (-1, patch)).transpose(1, 2).flatten(0, 1)
-    h = model(streams).unflatten(0, (-1, patch)).transpose(1, 2).flatten(1, 2)
-    return h[:, :num_states], windows_BNP
+    found = (
+        part.unflatten(0, (-1, patch)).transpose(1, 2).flatten(1, 2)[:, :num_states]
+        for part in (model(streams), model.windows_of_heads(streams))
+    )
+    h_BND, windows_BN_ = found
+    return h_BND, windows_BN_

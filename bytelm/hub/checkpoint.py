@@ -16,15 +16,17 @@ from torch import Tensor, nn
 
 from bytelm.encoding import Encoding, encoding_from_dict
 from bytelm.errors import CheckpointError, ConfigError, EncodingError
-from bytelm.hub.compact import pack, unpack
+from bytelm.hub.compact import four_bit_names, pack, unpack
 from bytelm.hub.json_files import read_json, write_json
 from bytelm.model.build import build_model, fill_buffers
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import ModelConfig
 
 FORMAT = "bytelm"
-FORMAT_VERSION, COMPACT_VERSION = 2, 3
-"""Version 1, which is read as well, had a tensor for each layer of a fused one; version 3 has matrices in int8."""
+FORMAT_VERSION, COMPACT_VERSION, FOUR_BIT_VERSION = 2, 3, 4
+"""Version 1, which is read as well, had a tensor for each layer of a fused one; version 3 has matrices in int8, version
+4 rows of n-gram tables in four bits besides.
+"""
 
 _CONFIG, _ENCODING, _WEIGHTS = "config.json", "encoding.json", "model.safetensors"
 _FUSED = {
@@ -50,6 +52,7 @@ def save_checkpoint(
     provenance: dict[str, Any] | None = None,
     *,
     int8: bool = False,
+    four_bit_tables: bool = False,
 ) -> None:
     """Write ``model`` and ``encoding`` to ``folder``, replacing a checkpoint that is there only when all is written.
 
@@ -57,18 +60,24 @@ def save_checkpoint(
         folder: made with its parents where missing.
         provenance: plain values about the run, kept in ``config.json``.
         int8: whether matrices are rounded to int8, each row with a scale: a quarter of the bytes of float32.
+        four_bit_tables: whether rows of n-gram tables are rounded to four bits; they have an even number of numbers,
+            and the others are in int8.
     Raises:
         CheckpointError: the folder holds something else, or cannot be written.
     """
+    four_bit = four_bit_names(model) if four_bit_tables else set[str]()
+    version_written = FORMAT_VERSION
+    if int8 or four_bit_tables:
+        version_written = FOUR_BIT_VERSION if four_bit else COMPACT_VERSION
     config = {
         "format": FORMAT,
-        "format_version": COMPACT_VERSION if int8 else FORMAT_VERSION,
+        "format_version": version_written,
         "bytelm_version": package_version(),
         "encoding": {"name": encoding.name, "digest": encoding.digest},
         "model": model.config.to_dict(),
         "provenance": provenance or {},
     }
-    weights = pack(model.state_dict()) if int8 else model.state_dict()
+    weights = model.state_dict() if version_written == FORMAT_VERSION else pack(model.state_dict(), four_bit)
     write_folder(folder, config, weights, {_ENCODING: encoding.to_dict()})
 
 
@@ -129,9 +138,9 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     config = read_json(folder / _CONFIG)
     if config.get("format") != FORMAT:
         raise CheckpointError(f"{folder / _CONFIG}: format {config.get('format')!r}, expected {FORMAT!r}")
-    if config.get("format_version") not in range(1, COMPACT_VERSION + 1):
+    if config.get("format_version") not in range(1, FOUR_BIT_VERSION + 1):
         raise CheckpointError(
-            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected 1 to {COMPACT_VERSION}"
+            f"{folder / _CONFIG}: format version {config.get('format_version')!r}, expected 1 to {FOUR_BIT_VERSION}"
             f" (written by bytelm {config.get('bytelm_version', 'of unknown version')})"
         )
     try:
@@ -202,6 +211,7 @@ def put(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         CheckpointError: they do not agree.
     """
     expected = module.state_dict()
+    float_type = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
             raise CheckpointError(f"{path}: parameter {name} is missing")
@@ -210,8 +220,9 @@ def put(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         if state[name].shape != expected[name].shape:
             found, wanted = list(state[name].shape), list(expected[name].shape)
             raise CheckpointError(f"{path}: parameter {name} has shape {found}, expected {wanted}")
-        if not state[name].is_floating_point() or state[name].dtype != state[next(iter(expected))].dtype:
-            raise CheckpointError(f"{path}: parameter {name} is {state[name].dtype}, expected one float type for all")
+        wanted_type = expected[name].dtype if not expected[name].is_floating_point() else float_type
+        if state[name].dtype != wanted_type:
+            raise CheckpointError(f"{path}: parameter {name} is {state[name].dtype}, expected {wanted_type}")
     module.load_state_dict(state, assign=True)
 
 

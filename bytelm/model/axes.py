@@ -142,19 +142,22 @@ class FeedForwardConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class NgramConfig(Config):
-    """Hashed tables of the n-grams of symbols.
+    """Tables of the n-grams of symbols.
 
     Attributes:
-        orders: the n. At the merger, and for tokens, one longer than a patch reads the windows before; in chained heads
-            each is at most the patch size, so that the bytes of one window are enough.
-        rows: rows per table.
+        orders: the n. One longer than a patch reads the windows before.
+        rows: rows per table; of chosen n-grams, for each order on the mean.
         row_width: numbers of a row, whose sum is then projected to the width of the model; by default rows are as wide
             as the model, and there is no projection.
+        chosen: whether rows belong to those n-grams of the training text after which they help most
+            (:mod:`bytelm.training.ngram_choice`), one each, all others of an order sharing one. Else every n-gram has
+            the row that its hash says, which many share.
     """
 
     orders: tuple[int, ...] = (2, 3, 4)
     rows: int = 32_768
     row_width: int | None = None
+    chosen: bool = False
 
     def validate(self) -> None:
         """Check that orders are distinct and positive."""

@@ -19,14 +19,14 @@ class StatesBlock:
         model: its heads are used.
         unit: P under ``product`` and ``chain``, 1 under ``next``.
         h_BRD: the states.
-        windows_BRP: the window that ends at each state.
+        windows_BR_: what the heads read beside it, whose last P bytes are the window that ends at each state.
         num_states: R.
     """
 
     model: ByteLM
     unit: int
     h_BRD: Float[Tensor, "B R D"]
-    windows_BRP: Int[Tensor, "B R P"]
+    windows_BR_: Int[Tensor, "B R _"]
     num_states: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class StatesBlock:
 
     def logits(self, prefix: Int[Tensor, "B R _"]) -> Float[Tensor, "B R V"]:
         """Head N + 1 of every state after N symbols of its unit (independent heads do not look at them)."""
-        return self.model.heads.step(self.h_BRD, self.windows_BRP, prefix)
+        return self.model.heads.step(self.h_BRD, self.windows_BR_, prefix)
 
     def draw(
         self, noise_BNV: Float64[Tensor, "B N V"] | None, temperature: float
@@ -43,20 +43,20 @@ class StatesBlock:
         heads = self.model.heads
         if not isinstance(heads, ChainedHeads):
             return None
-        none = self.windows_BRP[..., :0]
-        found = heads.draw(self.h_BRD, self.windows_BRP, none, self.unit, noise_BNV, temperature)
+        none = self.windows_BR_[..., :0]
+        found = heads.draw(self.h_BRD, self.windows_BR_, none, self.unit, noise_BNV, temperature)
         return None if found is None else found[:2]
 
     def select(self, rows: Int[Tensor, " _"]) -> "StatesBlock":
         """The block of these rows."""
-        return StatesBlock(self.model, self.unit, self.h_BRD[rows], self.windows_BRP[rows])
+        return StatesBlock(self.model, self.unit, self.h_BRD[rows], self.windows_BR_[rows])
 
     def join(self, other: "StatesBlock") -> "StatesBlock":
         """The rows of this block and then those of another; see :class:`bytelm.decoding.protocols.Block`."""
         most = max(self.num_states, other.num_states)
         h_BRD = torch.cat((widened(self.h_BRD, most), widened(other.h_BRD, most)))
-        windows_BRP = torch.cat((widened(self.windows_BRP, most), widened(other.windows_BRP, most)))
-        return StatesBlock(self.model, self.unit, h_BRD, windows_BRP)
+        windows_BR_ = torch.cat((widened(self.windows_BR_, most), widened(other.windows_BR_, most)))
+        return StatesBlock(self.model, self.unit, h_BRD, windows_BR_)
 
     def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess | DraftHeadsGuess":
         """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
@@ -65,10 +65,9 @@ class StatesBlock:
         h_BD = self.h_BRD[last]
         if self.model.draft_heads is not None:
             return DraftHeadsGuess(self.model, h_BD)
-        unit = emitted.unflatten(1, (-1, self.unit))[last]
-        if self.unit == 1:
-            return HeadsGuess(self.model, h_BD, self.windows_BRP[last], unit)
-        return NextPatchGuess(self.model, h_BD, unit)
+        unit, window_B_ = emitted.unflatten(1, (-1, self.unit))[last], self.windows_BR_[last]
+        guess = HeadsGuess if self.unit == 1 else NextPatchGuess
+        return guess(self.model, h_BD, window_B_, unit)
 
 
 def widened(states_BR_: Tensor, num_states: int) -> Tensor:
@@ -80,19 +79,19 @@ def widened(states_BR_: Tensor, num_states: int) -> Tensor:
 class HeadsGuess:
     """``next``: heads 2 … K of the state that gave the last symbol."""
 
-    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], window_BP: Int[Tensor, "B P"], last: Symbols) -> None:
-        self.model, self.h_BD, self.window_BP, self.last = model, h_BD, window_BP, last
+    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], window_B_: Symbols, last: Symbols) -> None:
+        self.model, self.h_BD, self.window_B_, self.last = model, h_BD, window_B_, last
 
     def logits(self, drafted: Symbols) -> Logits:
         """Head N + 2 after the last symbol and N drafted ones."""
-        return self.model.heads.step(self.h_BD, self.window_BP, torch.cat((self.last, drafted), dim=1))
+        return self.model.heads.step(self.h_BD, self.window_B_, torch.cat((self.last, drafted), dim=1))
 
     def draw(self, num: int, noise_BNV: Float64[Tensor, "B _ V"] | None, temperature: float) -> Symbols | None:
         """The symbols that ``num`` heads draw, each given those before it; None where they cannot at once."""
         heads = self.model.heads
         if not isinstance(heads, ChainedHeads):
             return None
-        inputs = (self.h_BD[:, None], self.window_BP[:, None], self.last[:, None])
+        inputs = (self.h_BD[:, None], self.window_B_[:, None], self.last[:, None])
         found = heads.draw(*inputs, num, noise_BNV, temperature)
         return None if found is None else found[0][:, 0]
 
@@ -112,17 +111,23 @@ class DraftHeadsGuess:
 class NextPatchGuess:
     """``chain``: the state after the last patch as the next-patch heads guess it, then the model's heads on it."""
 
-    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], patch_BP: Symbols) -> None:
+    def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], window_B_: Symbols, patch_BP: Symbols) -> None:
         assert model.next_patch is not None
         self.model, self.next_patch = model, model.next_patch
         self.patch = model.config.patch
-        self._h_BD, self._window_BP = self.next_patch(h_BD, patch_BP), patch_BP
+        self._h_BD, self._window_B_ = self.next_patch(h_BD, patch_BP), _moved_on(window_B_, patch_BP)
         self._patches = 0
 
     def logits(self, drafted: Symbols) -> Logits:
         """The law's heads on the guessed state; whole drafted patches move it on."""
         patches, inside = drafted.shape[1] // self.patch, drafted.shape[1] % self.patch
         if patches > self._patches:
-            self._window_BP = drafted[:, -self.patch :]
-            self._h_BD, self._patches = self.next_patch(self._h_BD, self._window_BP), patches
-        return self.model.heads.step(self._h_BD, self._window_BP, drafted[:, drafted.shape[1] - inside :])
+            patch_BP = drafted[:, -self.patch :]
+            self._window_B_ = _moved_on(self._window_B_, patch_BP)
+            self._h_BD, self._patches = self.next_patch(self._h_BD, patch_BP), patches
+        return self.model.heads.step(self._h_BD, self._window_B_, drafted[:, drafted.shape[1] - inside :])
+
+
+def _moved_on(window_B_: Symbols, patch_BP: Symbols) -> Symbols:
+    """What the heads read after one patch more."""
+    return torch.cat((window_B_[:, patch_BP.shape[1] :], patch_BP), dim=1)

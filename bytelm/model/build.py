@@ -31,7 +31,7 @@ from bytelm.nn.attention import Attention
 from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.feedforward import GeluMLP, SwiGLU
 from bytelm.nn.merger import ConcatMerger, MLPMerger, TokenEmbedding
-from bytelm.nn.ngram import NgramTables
+from bytelm.nn.ngram import ChosenNgrams, NgramTables
 from bytelm.nn.norm import RMSNorm
 from bytelm.nn.position import Alibi, Rotary, Unplaced, alibi_slopes
 
@@ -194,7 +194,10 @@ def _block(config: ModelConfig, index: int) -> SequentialBlock | ParallelBlock:
 
 
 def _tables(config: NgramConfig | None, width: int) -> NgramTables | None:
-    return None if config is None else NgramTables(config.orders, config.rows, width, config.row_width)
+    if config is None:
+        return None
+    kind = ChosenNgrams if config.chosen else NgramTables
+    return kind(config.orders, config.rows, width, config.row_width)
 
 
 def _byte_merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:
@@ -239,6 +242,7 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
                 _norm(config),
                 _tables(heads.tables, config.width),
                 heads.num_unembeddings(config.patch),
+                heads.mlp_inputs(config.patch, config.width),
             )
 
 

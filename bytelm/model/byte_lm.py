@@ -52,6 +52,16 @@ def draft_nats(logits_BTKV: Float[Tensor, "B T K V"], law_BTV: Float[Tensor, "B 
     return torch.cat(nats, dim=-1)
 
 
+def _with_windows_before(
+    windows_BTP: Windows, positions: Int[Tensor, "*_ T"], view: CacheView | DocumentView | None, num: int
+) -> Int[Tensor, "B T _"]:
+    """Each window behind the ``num`` before it."""
+    if not num:
+        return windows_BTP
+    before = view.before if isinstance(view, CacheView) else windows_before
+    return torch.cat((before(windows_BTP, positions, num), windows_BTP), dim=-1)
+
+
 class ByteLM(nn.Module):
     """Embed, merge, body, norm. Build one with :func:`bytelm.model.build.build_model`.
 
@@ -82,7 +92,9 @@ class ByteLM(nn.Module):
         self.next_patch = next_patch
         self.draft_heads = draft_heads
         self.state_tables = state_tables
-        self._num_windows_before = config.num_windows_before  # here, for torch.compile gives up on how it is found
+        # Here, for torch.compile gives up on how they are found.
+        self._num_windows_before = config.num_windows_before
+        self._num_windows_before_heads = config.num_windows_before_heads
 
     @property
     def device(self) -> torch.device:
@@ -103,24 +115,17 @@ class ByteLM(nn.Module):
             view: where in a cache the windows go, and what they see there; or which documents they are of.
         """
         positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
-        symbols_BTN = self._with_windows_before(windows_BTP, positions, view)
+        symbols_BTN = _with_windows_before(windows_BTP, positions, view, self._num_windows_before)
         x_BTD = run_blocks(self.blocks, self.position, self.merger(symbols_BTN, positions), positions, view)
         return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
 
-    def _with_windows_before(
-        self, windows_BTP: Windows, positions: Int[Tensor, "*_ T"], view: CacheView | DocumentView | None
-    ) -> Int[Tensor, "B T _"]:
-        """Each window behind those before it that the n-grams of this model reach into."""
-        num = self._num_windows_before
-        if not num:
-            return windows_BTP
-        before = view.before if isinstance(view, CacheView) else windows_before
-        return torch.cat((before(windows_BTP, positions, num), windows_BTP), dim=-1)
-
     def read(
         self, bytes_BL: Integer[Tensor, "B L"], boundaries: Boundaries | None = None
-    ) -> tuple[Hidden, Windows, Windows]:
+    ) -> tuple[Hidden, Int[Tensor, "B T _"], Windows]:
         """States after every patch but the last, those patches, and for each the patch after it.
+
+        Where n-grams of the heads are longer than a patch, each of those patches is behind as many before it as they
+        reach into.
 
         Args:
             bytes_BL: T + 1 patches, starting at any byte of a text.
@@ -128,7 +133,20 @@ class ByteLM(nn.Module):
         """
         patches_BTP = bytes_BL.unflatten(1, (-1, self.config.patch)).long()
         windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:]
-        return self(windows, None if boundaries is None else boundaries(windows)), windows, targets
+        view = None if boundaries is None else boundaries(windows)
+        return self(windows, view), self.windows_of_heads(windows, view), targets
+
+    def windows_of_heads(
+        self, windows_BTP: Windows, view: CacheView | DocumentView | None = None
+    ) -> Int[Tensor, "B T _"]:
+        """What the heads read beside the states of :meth:`forward`, whose arguments these are: each window, behind
+        those before it that their n-grams reach into.
+        """
+        num = self._num_windows_before_heads
+        if not num:
+            return windows_BTP
+        positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
+        return _with_windows_before(windows_BTP, positions, view, num)
 
     def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
         """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.
@@ -139,7 +157,7 @@ class ByteLM(nn.Module):
         return self.heads(h_BTD, windows, targets), targets
 
     def predict_ahead(
-        self, h_BTD: Hidden, windows_BTP: Windows, targets_BTP: Windows
+        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTP: Windows
     ) -> list[Float[Tensor, "B _ K V"]]:
         """Logits of the heads on guessed states, from what :meth:`read` gives (teacher forcing).
 

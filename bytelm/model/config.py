@@ -153,6 +153,8 @@ class ChainedHeadsConfig(Config):
         byte_width: width of the heads' own byte embeddings.
         inner: inner width of each head's MLP.
         tables: n-gram tables read just before each head's byte, shared by the heads; none by default.
+        mixed: whether the MLPs read the rows of n-grams, too; the first head has one then. Else they are only added to
+            the state.
         unembedding: ``own``: one for each head; ``shared``: one for all (Gloeckle et al. 2024, arXiv:2404.19737,
             section 2).
     """
@@ -161,12 +163,14 @@ class ChainedHeadsConfig(Config):
     byte_width: int = 64
     inner: int = 256
     tables: NgramConfig | None = None
+    mixed: bool = False
     unembedding: Literal["own", "shared"] = "own"
 
     def validate(self) -> None:
         """Check the widths."""
         self.require(self.byte_width > 0, "byte_width", "a number > 0")
         self.require(self.inner > 0, "inner", "a number > 0")
+        self.require(self.tables is not None or not self.mixed, "mixed", "false where there are no tables")
 
     @property
     def laws(self) -> tuple[Law, ...]:
@@ -177,9 +181,14 @@ class ChainedHeadsConfig(Config):
         """Unembeddings of ``patch`` heads."""
         return patch if self.unembedding == "own" else 1
 
+    def mlp_inputs(self, patch: int, width: int) -> list[int]:
+        """How many numbers the MLP of each head reads, of those heads that have one."""
+        rows = self.tables.row_numbers(width) if self.mixed and self.tables is not None else 0
+        return [width + j * self.byte_width + rows for j in range(0 if self.mixed else 1, patch)]
+
     def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
         """Parameters of embedding, MLPs, norm, unembeddings and tables."""
-        mlps = sum(self.inner * (2 * width + j * self.byte_width) for j in range(1, patch))
+        mlps = sum(self.inner * (width + inputs) for inputs in self.mlp_inputs(patch, width))
         unembeddings = self.num_unembeddings(patch) * width * vocab_size
         plain = vocab_size * self.byte_width + mlps + norm.num_parameters(width) + unembeddings
         return plain + (self.tables.num_parameters(width) if self.tables else 0)
@@ -297,11 +306,6 @@ class ModelConfig(Config):
             )
         if self.draft_heads is not None and not isinstance(self.heads, LMHeadConfig):
             raise ConfigError(f"heads.kind: found {self.heads.kind!r}, expected 'lm', beside which draft_heads draft")
-        match self.heads:
-            case ChainedHeadsConfig(tables=NgramConfig(orders=orders)) if max(orders) > self.patch:
-                raise ConfigError(
-                    f"heads.tables.orders: found {orders!r}, expected numbers of at most patch = {self.patch}"
-                )
 
     def _check_vocabulary(self) -> None:
         """Tokens come one at a time, with a table and a head that have a row for each; bytes are 256."""
@@ -341,9 +345,15 @@ class ModelConfig(Config):
     @property
     def num_windows_before(self) -> int:
         """Windows before its own that a position reads: some where an n-gram is longer than a patch."""
-        parts = (getattr(self.merger, "tables", None), getattr(self.heads, "tables", None))
-        longest = max((n for tables in parts if tables is not None for n in tables.orders), default=0)
-        return max(0, -(-longest // self.patch) - 1)
+        return max(self._windows_before(getattr(part, "tables", None)) for part in (self.merger, self.heads))
+
+    @property
+    def num_windows_before_heads(self) -> int:
+        """Windows before its own that chained heads read: some where an n-gram of theirs is longer than a patch."""
+        return self._windows_before(self.heads.tables) if isinstance(self.heads, ChainedHeadsConfig) else 0
+
+    def _windows_before(self, tables: NgramConfig | None) -> int:
+        return 0 if tables is None else max(0, -(-max(tables.orders) // self.patch) - 1)
 
     def num_body_parameters(self) -> int:
         """Parameters of the blocks and the last norm: those that do matrix work at every patch position."""

@@ -111,16 +111,17 @@ def score_symbols(
 
 def _predict(model: ByteLM, law: Law, symbols_BL: NDArray[np.int64], prefixes: Sequence[int]) -> NDArray[np.float64]:
     """Nats (B, T, N) of every symbol of each patch but the first; of its first symbol alone under ``next``."""
-    given = torch.from_numpy(symbols_BL).to(model.device)
+    read = torch.from_numpy(symbols_BL).to(model.device)
     if law != "next":
-        return model.patch_nats(given).double().cpu().numpy()
-    patches_BTP = given.unflatten(1, (-1, model.config.patch))
+        return model.patch_nats(read).double().cpu().numpy()
+    patches_BTP = read.unflatten(1, (-1, model.config.patch))
     windows, targets = patches_BTP[:, :-1], patches_BTP[:, 1:, :1]
     h_BTD = model(windows, _prefix_view(model, windows, prefixes) if any(p > 1 for p in prefixes) else None)
     step = max(1, _MAX_LOGITS // (len(h_BTD) * model.config.vocab_size))
+    given = h_BTD, model.windows_of_heads(windows), targets
     parts = [
         cross_entropy(model.heads.step(h_BD, window, window[..., :0])[:, :, None], target)
-        for h_BD, window, target in zip(*(x.split(step, dim=1) for x in (h_BTD, windows, targets)), strict=True)
+        for h_BD, window, target in zip(*(x.split(step, dim=1) for x in given), strict=True)
     ]
     return torch.cat(parts, dim=1).double().cpu().numpy()
 

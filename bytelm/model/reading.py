@@ -12,6 +12,7 @@ from torch import Tensor
 from bytelm.graphs import TensorInPlace
 from bytelm.model.byte_lm import ByteLM
 from bytelm.nn.kv_cache import CacheView, KVCache
+from bytelm.nn.ngram import ABSENT
 from bytelm.shapes import Counts, Hidden, Symbols, Windows
 
 _AnyNumber = Int[Tensor, "B _"]
@@ -43,15 +44,18 @@ def read_patches(
     counts: Counts,
     draft: _AnyNumber,
     num_slots: int,
-) -> tuple[Hidden, Windows, Int[Tensor, " B"]]:
-    """The forward of :meth:`PatchTarget.advance` after ``last_B``; states, what they follow, and the new ``last_B``."""
+) -> tuple[Hidden, Int[Tensor, "B T _"], Int[Tensor, " B"]]:
+    """The forward of :meth:`PatchTarget.advance` after ``last_B``; states, what the heads read beside them, and the new
+    ``last_B``.
+    """
     patch, device = model.config.patch, draft.device
     last = (counts - patch).clamp(min=0)[:, None] + torch.arange(patch, device=device)
     windows_BTP = torch.cat((emitted.gather(1, last), draft), dim=1).unflatten(1, (-1, patch))
     last_B = last_B + counts // patch
     ahead = torch.arange(windows_BTP.shape[1], device=device)
     positions = (last_B[:, None] + ahead).clamp(max=cache.capacity - 1)
-    return forward(model, windows_BTP, cache, None, positions, num_slots), windows_BTP, last_B
+    h_BTD = forward(model, windows_BTP, cache, None, positions, num_slots)
+    return h_BTD, model.windows_of_heads(windows_BTP, CacheView(cache, None, positions, num_slots)), last_B
 
 
 def read_bytes(
@@ -65,12 +69,12 @@ def read_bytes(
     draft: _AnyNumber,
     last: int,
     num_slots: int,
-) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N P"], Int[Tensor, "B 1"]]:
+) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N _"], Int[Tensor, "B 1"]]:
     """The forward of :meth:`NextTarget.advance` where the last windows of ``text`` begin at ``begins_B1``; it adds what
     is committed to the text.
 
     Returns:
-        States, the windows before them, and where the first of them begin, at most at ``last``.
+        States, what the heads read beside them, and where the first of their windows begin, at most at ``last``.
     """
     patch, bytes_BL, device = model.config.patch, text.tensor, draft.device
     # Columns past a row's count land where its next symbols will overwrite them.
@@ -78,9 +82,24 @@ def read_bytes(
     bytes_BL.scatter_(1, columns, emitted)
     begins_B1 = (begins_B1 + counts[:, None]).clamp(max=last)
     columns_BP = begins_B1 + torch.arange(patch, device=device)
-    windows_BNP = torch.cat((bytes_BL.gather(1, columns_BP), draft), dim=1).unfold(1, patch, 1)
+    windows_BN_ = windows_at(bytes_BL, begins_B1, draft, patch, model.config.num_windows_before_heads)
     read = _read_some if draft.shape[1] + 1 < patch else _read_all
-    return read(forward, model, cache, windows_BNP, columns_BP, num_slots), windows_BNP, begins_B1
+    return read(forward, model, cache, windows_BN_[..., -patch:], columns_BP, num_slots), windows_BN_, begins_B1
+
+
+def windows_at(
+    bytes_BL: Int[Tensor, "B L"], begins_B1: Int[Tensor, "B 1"], draft: _AnyNumber, patch: int, num_before: int
+) -> Int[Tensor, "B _ _"]:
+    """The window that begins at each of some bytes of a text and those that begin after it, up to the end of a draft,
+    all behind the ``num_before`` windows before them; ABSENT where such a one would begin before the text.
+    """
+    reach = torch.arange(-num_before * patch, patch, device=begins_B1.device)
+    text = torch.cat((bytes_BL.gather(1, (begins_B1 + reach).clamp(min=0)), draft), dim=1)
+    windows_BN_ = text.unfold(1, len(reach), 1)
+    if not num_before:
+        return windows_BN_
+    begins_BN = begins_B1 + torch.arange(windows_BN_.shape[1], device=begins_B1.device)
+    return torch.where(begins_BN[..., None] + reach // patch * patch >= 0, windows_BN_, ABSENT)
 
 
 def _read_some(

@@ -16,8 +16,9 @@ from bytelm.graphs import Graphs, TensorInPlace
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, PromptAttention
-from bytelm.model.reading import Forward, forward, num_windows, place, read_bytes, read_patches
+from bytelm.model.reading import Forward, forward, num_windows, place, read_bytes, read_patches, windows_at
 from bytelm.nn.kv_cache import KVCache
+from bytelm.nn.ngram import ABSENT
 from bytelm.shapes import Counts, Symbols
 
 _T = TypeVar("_T")
@@ -196,16 +197,18 @@ class PatchTarget(_StreamTarget):
         self._slots_B = torch.from_numpy(slots).to(self.device)
         self._longest = int(lengths.max())
         h_BD = self._prefill(streams, int(slots.max()), self._last_B)
-        last = torch.from_numpy(np.stack([stream[-1] for stream in streams]).astype(np.int64)).to(self.device)
-        return StatesBlock(self.model, self.unit, h_BD[:, None], last[:, None])
+        last = [_last_symbols(stream, self.model.config.num_windows_before_heads + 1) for stream in streams]
+        return StatesBlock(
+            self.model, self.unit, h_BD[:, None], torch.from_numpy(np.stack(last)).to(self.device)[:, None]
+        )
 
     def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
         """Commit whole patches, then read the last of them and the drafted ones after it."""
         self._longest = min(self._longest + emitted.shape[1] // self.patch, self.cache.capacity)
         num_slots = self._slots_read(self._longest + draft.shape[1] // self.patch)
         state = self._forward, self.model, self.cache, self._last_B
-        h_BTD, windows_BTP, self._last_B = self._run(read_patches, *state, emitted, counts, draft, num_slots)
-        return StatesBlock(self.model, self.unit, h_BTD, windows_BTP)
+        h_BTD, windows_BT_, self._last_B = self._run(read_patches, *state, emitted, counts, draft, num_slots)
+        return StatesBlock(self.model, self.unit, h_BTD, windows_BT_)
 
     def select(self, rows: Int[Tensor, " _"]) -> None:
         """Keep these rows."""
@@ -263,8 +266,9 @@ class NextTarget(_StreamTarget):
         stream, slot = place(self._begins_B1[:, 0], patch)
         h = self._prefill(streams, slots, slot.repeat_interleave(patch))
         rows = torch.arange(len(strings), device=device)
-        windows_BP = self._bytes_BL.gather(1, self._begins_B1 + torch.arange(patch, device=device))
-        return StatesBlock(self.model, 1, h[rows * patch + stream][:, None], windows_BP[:, None])
+        before, none = self.model.config.num_windows_before_heads, self._bytes_BL[:, :0]
+        windows_B1_ = windows_at(self._bytes_BL, self._begins_B1, none, patch, before)
+        return StatesBlock(self.model, 1, h[rows * patch + stream][:, None], windows_B1_)
 
     def advance(self, emitted: Symbols, counts: Counts, draft: _AnyNumber) -> StatesBlock:
         """Commit, then read the last committed byte and the draft."""
@@ -274,8 +278,8 @@ class NextTarget(_StreamTarget):
         num_slots = self._slots_read(-(-(self._longest + ahead) // self.patch))
         state = self._forward, self.model, self.cache, TensorInPlace(self._bytes_BL), self._begins_B1
         given = emitted, counts, draft, longest - self.patch, num_slots
-        h_BND, windows_BNP, self._begins_B1 = self._run(read_bytes, *state, *given)
-        return StatesBlock(self.model, 1, h_BND, windows_BNP)
+        h_BND, windows_BN_, self._begins_B1 = self._run(read_bytes, *state, *given)
+        return StatesBlock(self.model, 1, h_BND, windows_BN_)
 
     def _slots(self, most: int) -> int:
         """Slots of each stream for so many bytes and what a forward may read or write after them."""
@@ -329,3 +333,9 @@ def _padded(
     for r, stream in enumerate(streams):
         out[r, : len(stream)] = stream
     return torch.from_numpy(out).to(device)
+
+
+def _last_symbols(stream: NDArray[Any], num_windows: int) -> NDArray[np.int64]:
+    """Those of a stream's last windows; ABSENT where it has fewer."""
+    found = stream[-num_windows:].astype(np.int64).reshape(-1)
+    return np.pad(found, (num_windows * stream.shape[1] - len(found), 0), constant_values=ABSENT)

@@ -26,11 +26,12 @@ typedef struct {
     const void *x;         /* [rows, width] */
     const void *embedding; /* [vocabulary, byte_width] */
     const int64_t *prefix; /* [rows, stride], of which the first `known` are read */
-    const void *up, *down; /* [inner, width + known byte_width], [width, inner] */
+    const void *up, *down; /* [inner, width + known byte_width + told_width], [width, inner]; or NULL: no MLP */
     const void *added;     /* [rows, width], or NULL */
+    const void *told;      /* [rows, told_width]: what the MLP reads behind the prefix */
     const void *norm, *unembedding;
     void *logits;          /* [rows, vocabulary] */
-    long rows, known, stride, width, byte_width, inner, vocabulary;
+    long rows, known, stride, width, byte_width, told_width, inner, vocabulary;
     Type type;
     float eps;
     int threads;
@@ -41,6 +42,7 @@ typedef struct {
     const float *scales;    /* [num_orders num_rows], or NULL */
     const void *projection; /* [width, row_width], or NULL where rows are as wide as the state */
     const int64_t *orders;
+    const int32_t *keys;    /* [num_orders (num_rows - 1)], sorted: of the n-grams that have rows; or NULL */
     const int64_t *windows; /* [rows, window]: symbols before those of a prefix */
     int64_t *found;         /* [rows, num_orders]: room for where rows are */
     long num_orders, num_rows, row_width, window;

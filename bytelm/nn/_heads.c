@@ -9,16 +9,19 @@
 #ifdef ROWS_SUPPORTED
 #define DEFINE_HEAD(TYPE, NAME, FROM, TO)                                                                              \
     static int head_##NAME(const Head *h, TYPE *state, TYPE *one, TYPE *other) {                                       \
-        long width = h->width, inputs = width + h->known * h->byte_width;                                              \
+        long width = h->width, told = h->told_width, inputs = width + h->known * h->byte_width + told;                 \
         const TYPE *x = h->x, *embedding = h->embedding;                                                               \
         memcpy(state, x, sizeof(TYPE) * (size_t)(h->rows * width));                                                    \
-        if (h->known > 0) {                                                                                            \
+        if (h->up != NULL) {                                                                                           \
             for (long r = 0; r < h->rows; r++) {                                                                       \
                 memcpy(one + r * inputs, x + r * width, sizeof(TYPE) * (size_t)width);                                 \
                 for (long n = 0; n < h->known; n++)                                                                    \
                     memcpy(one + r * inputs + width + n * h->byte_width,                                               \
                            embedding + h->prefix[r * h->stride + n] * h->byte_width,                                   \
                            sizeof(TYPE) * (size_t)h->byte_width);                                                      \
+                if (told > 0)                                                                                          \
+                    memcpy(one + (r + 1) * inputs - told, (const TYPE *)h->told + r * told,                            \
+                           sizeof(TYPE) * (size_t)told);                                                               \
             }                                                                                                          \
             if (!linear_##NAME(one, h->up, other, h->rows, h->inner, inputs, h->threads)) return 0;                    \
             silu_##NAME(other, h->rows * h->inner);                                                                    \
@@ -62,6 +65,7 @@
             h.unembedding = d->of[3 * n], h.up = d->of[3 * n + 1], h.down = d->of[3 * n + 2];                          \
             h.logits = (TYPE *)d->logits + n * h.rows * h.vocabulary;                                                  \
             h.added = d->tables.rows == NULL ? NULL : added;                                                           \
+            h.told = d->tables.projection == NULL ? added : sums;                                                      \
             if (h.added != NULL) {                                                                                     \
                 find_rows(&d->tables, h.prefix, h.stride, h.known, h.rows);                                            \
                 if (!look_up_##NAME(&d->tables, sums, added, h.rows, h.width, h.threads)) return 0;                    \
@@ -87,7 +91,7 @@ FOR_BOTH(DEFINE_LOOK_UP)
 FOR_BOTH(DEFINE_HEAD)
 
 static long room_of(const Head *h, long known) {
-    return h->rows * larger(h->width + known * h->byte_width, h->inner);
+    return h->rows * larger(h->width + known * h->byte_width + h->told_width, h->inner);
 }
 
 int rows_head(const Head *h) {

@@ -126,20 +126,20 @@ static PyObject *body(PyObject *self, PyObject *args) {
 }
 
 PyDoc_STRVAR(head_doc,
-             "head(x, embedding, prefix, up, down, added, norm, unembedding, logits, rows, known, width, byte_width,\n"
-             "     inner, vocabulary, symbols, eps, float32, threads)\n\n"
-             "Logits of a chained head, over addresses: of x + down silu(up [x, embeddings of the prefix]) + added,\n"
-             "normalised. The prefix is int64, of `known` symbols; where there are none there is no MLP; 0 stands for\n"
+             "head(x, embedding, prefix, up, down, added, told, norm, unembedding, logits, rows, known, width,\n"
+             "     byte_width, told_width, inner, vocabulary, symbols, eps, float32, threads)\n\n"
+             "Logits of a chained head, over addresses: of x + down silu(up [x, embeddings of the prefix, told]) + added,\n"
+             "normalised. The prefix is int64, of `known` symbols; 0 stands for no MLP, for nothing told, and for\n"
              "nothing added. All else is float32 or bfloat16. Widths in multiples of 16, at least 6 outputs.");
 
 static PyObject *head(PyObject *self, PyObject *args) {
-    Address x, embedding, prefix, up, down, added, norm, unembedding, logits;
+    Address x, embedding, prefix, up, down, added, told, norm, unembedding, logits;
     long symbols;
     int float32, done;
     Head h = {0};
-    if (!PyArg_ParseTuple(args, "KKKKKKKKKlllllllfpi", &x, &embedding, &prefix, &up, &down, &added, &norm, &unembedding,
-                          &logits, &h.rows, &h.known, &h.width, &h.byte_width, &h.inner, &h.vocabulary, &symbols, &h.eps,
-                          &float32, &h.threads))
+    if (!PyArg_ParseTuple(args, "KKKKKKKKKKllllllllfpi", &x, &embedding, &prefix, &up, &down, &added, &told, &norm,
+                          &unembedding, &logits, &h.rows, &h.known, &h.width, &h.byte_width, &h.told_width, &h.inner,
+                          &h.vocabulary, &symbols, &h.eps, &float32, &h.threads))
         return NULL;
     h.x = AT(const void *, x);
     h.embedding = AT(const void *, embedding);
@@ -147,6 +147,7 @@ static PyObject *head(PyObject *self, PyObject *args) {
     h.up = AT(const void *, up);
     h.down = AT(const void *, down);
     h.added = AT(const void *, added);
+    h.told = AT(const void *, told);
     h.norm = AT(const void *, norm);
     h.unembedding = AT(const void *, unembedding);
     h.logits = AT(void *, logits);
@@ -160,31 +161,32 @@ static PyObject *head(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Rows, scales, projection, orders, their number, rows of each, numbers of a row; or None. */
+/* Rows, scales, projection, orders, keys, the number of orders, rows of each, numbers of a row; or None. */
 static int read_tables(PyObject *tables, Tables *t) {
-    Address rows, scales, projection, orders;
+    Address rows, scales, projection, orders, keys;
     if (tables == Py_None) return 1;
-    if (!PyArg_ParseTuple(tables, "KKKKlll", &rows, &scales, &projection, &orders, &t->num_orders, &t->num_rows,
-                          &t->row_width))
+    if (!PyArg_ParseTuple(tables, "KKKKKlll", &rows, &scales, &projection, &orders, &keys, &t->num_orders,
+                          &t->num_rows, &t->row_width))
         return 0;
     t->rows = AT(const void *, rows);
     t->scales = AT(const float *, scales);
     t->projection = AT(const void *, projection);
     t->orders = AT(const int64_t *, orders);
+    t->keys = AT(const int32_t *, keys);
     return 1;
 }
 
 PyDoc_STRVAR(draw_doc,
              "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, nats, rows, known, count, width,\n"
-             "     byte_width, inner, vocabulary, temperature, eps, float32, threads)\n\n"
+             "     byte_width, told_width, inner, vocabulary, temperature, eps, float32, threads)\n\n"
              "Chained heads one after the other, over addresses. `of` has unembedding, up and down of each head. Symbols\n"
              "are int64 [rows, known + count], of which the first `known` are given and the others are written: each the\n"
              "largest of logits / temperature + noise, of logits alone where the noise is 0, the first of equals. Logits\n"
              "are [count, rows, vocabulary], and -log p of each symbol, float64, [rows, count]; noise is a tuple of its address, float64 [rows / states, states count,\n"
              "vocabulary], states, and the numbers from one of those rows to the next. Tables are None, or a tuple of\n"
-             "rows, scales of int8 rows or 0, projection or 0, orders (int64), number of orders, of rows of each, and\n"
-             "numbers of a row; windows are an address and a length: the int64 before a prefix. The caller sees to it\n"
-             "that symbols have embeddings. All else is as for head.");
+             "rows, scales of int8 rows or 0, projection or 0, orders (int64), sorted keys (int32) of those n-grams that\n"
+             "have rows, or 0, number of orders, of rows of each, and numbers of a row; windows are an address and a length: the int64 before a prefix. The caller sees to it\n"
+             "that symbols have embeddings; MLPs are told sums of rows, or nothing (told_width 0). All else is as for head.");
 
 static PyObject *draw(PyObject *self, PyObject *args) {
     Address x, embedding, norm, symbols, windows, noise, logits, nats;
@@ -194,10 +196,10 @@ static PyObject *draw(PyObject *self, PyObject *args) {
     Draw d = {0};
     Head *h = &d.head;
     Tables *t = &d.tables;
-    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)KKlllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
+    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)KKllllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
                           &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &nats, &h->rows,
-                          &h->known, &d.count, &h->width, &h->byte_width, &h->inner, &h->vocabulary, &d.temperature, &h->eps,
-                          &float32, &h->threads))
+                          &h->known, &d.count, &h->width, &h->byte_width, &h->told_width, &h->inner, &h->vocabulary,
+                          &d.temperature, &h->eps, &float32, &h->threads))
         return NULL;
     if (!read_tables(tables, t)) return NULL;
     t->windows = AT(const int64_t *, windows);

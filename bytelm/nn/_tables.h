@@ -4,7 +4,19 @@
 #include "_parts.h"
 
 #ifdef ROWS_SUPPORTED
-/* Where the rows of the n-grams are that end with the last known symbol of each row: the hash of bytelm/nn/ngram.py. */
+/* The row of an n-gram of order `o`, by its key: its own, or the one of all that have none. */
+static inline int64_t chosen_row(const Tables *t, uint32_t key, long o) {
+    int32_t sought = (int32_t)(key ^ 0x80000000u);
+    long from = 0, to = t->num_orders * (t->num_rows - 1);
+    while (from < to) {
+        long half = (from + to) / 2;
+        if (t->keys[half] < sought) from = half + 1;
+        else to = half;
+    }
+    return from < t->num_orders * (t->num_rows - 1) && t->keys[from] == sought ? from + t->num_orders : o;
+}
+
+/* Where the rows of the n-grams are that end with the last known symbol of each row: as in bytelm/nn/ngram.py. */
 static inline void find_rows(const Tables *t, const int64_t *prefix, long stride, long known, long rows) {
     for (long r = 0; r < rows; r++)
         for (long o = 0; o < t->num_orders; o++) {
@@ -14,7 +26,8 @@ static inline void find_rows(const Tables *t, const int64_t *prefix, long stride
                 key = (key * 257u + (uint32_t)(symbol + 1)) * 0x9E3779B1u;
                 key ^= key >> 15;
             }
-            t->found[r * t->num_orders + o] = (int64_t)key % t->num_rows + o * t->num_rows;
+            t->found[r * t->num_orders + o] =
+                t->keys != NULL ? chosen_row(t, key, o) : (int64_t)key % t->num_rows + o * t->num_rows;
         }
 }
 

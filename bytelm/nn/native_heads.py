@@ -14,24 +14,33 @@ from bytelm.nn import native
 
 
 class HeadSizes(NamedTuple):
-    """Of an embedding and inside of the MLP; symbols that have embeddings, and V; and the norm's epsilon."""
+    """Of an embedding, of sums of rows that MLPs read (0: they read none), and inside of the MLP; symbols that have
+    embeddings, and V; and the norm's epsilon.
+    """
 
     byte_width: int
+    told_width: int
     inner: int
     num_symbols: int
     vocab_size: int
     eps: float
 
+    @property
+    def of_draw(self) -> tuple[int, int, int, int]:
+        """Those that a draw is told."""
+        return self.byte_width, self.told_width, self.inner, self.vocab_size
+
 
 class TableAddresses(NamedTuple):
-    """Where n-gram tables are, and how large: rows, scales of rows in int8 or 0, projection or 0, orders, number of
-    orders, of rows of each, and numbers of a row.
+    """Where n-gram tables are, and how large: rows, scales of rows in int8 or 0, projection or 0, orders, keys of
+    chosen n-grams or 0, number of orders, of rows of each, and numbers of a row.
     """
 
     rows: int
     scales: int
     projection: int
     orders: int
+    keys: int
     num_orders: int
     num_rows: int
     row_width: int
@@ -41,26 +50,29 @@ def head_logits(
     h_BD: Float[Tensor, "*B D"],
     prefix_BN: Int[Tensor, "*B N"],
     added_BD: Float[Tensor, "*B D"] | None,
+    told_B_: Float[Tensor, "*B _"] | None,
     addresses: Sequence[int],
     sizes: HeadSizes,
 ) -> Float[Tensor, "*B V"]:
-    """``unembedding norm(h + down silu(up (h, embeddings of the prefix)) + added)``.
+    """``unembedding norm(h + down silu(up (h, embeddings of the prefix, told)) + added)``.
 
     Args:
         h_BD: states, which :func:`bytelm.nn.native.takes` takes.
         prefix_BN: symbols.
         added_BD: or None; of the type of the states.
-        addresses: of embedding, norm, unembedding and, where there is a prefix, up and down.
+        told_B_: or None; the same.
+        addresses: of embedding, norm, unembedding, and up and down, or 0.
         sizes: of the heads.
     Raises:
         IndexError: the prefix has a symbol without an embedding.
     """
     assert native.core is not None
-    byte_width, inner, num_symbols, vocab_size, eps = sizes
-    embedding, norm, unembedding, up, down = (*addresses, 0, 0)[:5]
+    embedding, norm, unembedding, up, down = addresses
     h_BD, prefix_BN = h_BD.contiguous(), prefix_BN.contiguous()
+    batch = h_BD.shape[:-1]
     added_BD = None if added_BD is None else added_BD.expand(h_BD.shape).contiguous()
-    logits = h_BD.new_empty(*h_BD.shape[:-1], vocab_size)
+    told_B_ = None if told_B_ is None else told_B_.expand(*batch, sizes.told_width).contiguous()
+    logits = h_BD.new_empty(*batch, sizes.vocab_size)
     width = h_BD.shape[-1]
     native.core.head(
         h_BD.data_ptr(),
@@ -69,17 +81,19 @@ def head_logits(
         up,
         down,
         0 if added_BD is None else added_BD.data_ptr(),
+        0 if told_B_ is None else told_B_.data_ptr(),
         norm,
         unembedding,
         logits.data_ptr(),
         h_BD.numel() // width,
         prefix_BN.shape[-1],
         width,
-        byte_width,
-        inner,
-        vocab_size,
-        num_symbols,
-        eps,
+        sizes.byte_width,
+        sizes.told_width,
+        sizes.inner,
+        sizes.vocab_size,
+        sizes.num_symbols,
+        sizes.eps,
         h_BD.dtype == torch.float32,
         torch.get_num_threads(),
     )
@@ -112,7 +126,6 @@ def draw_symbols(
         sizes: of the heads, where every symbol of the vocabulary has an embedding.
     """
     assert native.core is not None
-    assert sizes.vocab_size <= sizes.num_symbols
     num_rows, num_states, width = h_BRD.shape
     known, count = prefix_BRN.shape[-1], len(heads)
     h_BRD, windows_BRN = h_BRD.contiguous(), windows_BRN.contiguous()
@@ -121,8 +134,11 @@ def draw_symbols(
         symbols[..., :known] = prefix_BRN
     logits = h_BRD.new_empty(count, num_rows, num_states, sizes.vocab_size)
     nats = h_BRD.new_empty(num_rows, num_states, count, dtype=torch.float64)
-    if noise_BNV is not None and noise_BNV.stride()[1:] != (sizes.vocab_size, 1):
-        noise_BNV = noise_BNV.contiguous()
+    noise = 0, num_states, 0
+    if noise_BNV is not None:
+        if noise_BNV.stride()[1:] != (sizes.vocab_size, 1):
+            noise_BNV = noise_BNV.contiguous()
+        noise = noise_BNV.data_ptr(), num_states, noise_BNV.stride(0)
     native.core.draw(
         h_BRD.data_ptr(),
         *addresses,
@@ -130,16 +146,14 @@ def draw_symbols(
         symbols.data_ptr(),
         tables,
         (windows_BRN.data_ptr(), windows_BRN.shape[-1]),
-        (0 if noise_BNV is None else noise_BNV.data_ptr(), num_states, 0 if noise_BNV is None else noise_BNV.stride(0)),
+        noise,
         logits.data_ptr(),
         nats.data_ptr(),
         num_rows * num_states,
         known,
         count,
         width,
-        sizes.byte_width,
-        sizes.inner,
-        sizes.vocab_size,
+        *sizes.of_draw,
         temperature,
         sizes.eps,
         h_BRD.dtype == torch.float32,

@@ -14,6 +14,8 @@ from bytelm.nn.native_heads import TableAddresses
 
 _MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
 _MASK = 0xFFFFFFFF
+_HALF = 1 << 31  # between keys and the signed numbers that they are kept as
+_NO_KEY = _HALF - 1
 
 ABSENT = -1
 """Stands in n-grams where a text has no symbol, before its first window."""
@@ -33,18 +35,22 @@ def windows_before(windows_BTP: Int[Tensor, "B T P"], positions: Int[Tensor, "*_
     return torch.cat(parts, dim=-1)
 
 
-def ngram_rows(bytes_TN: Int[Tensor, "*T N"], num_rows: int) -> Int[Tensor, "*T"]:
-    """Row of the n-gram made of the last axis: a 32-bit multiplicative hash, the same on every platform.
+def ngram_keys(bytes_TN: Int[Tensor, "*T N"]) -> Int[Tensor, "*T"]:
+    """Key of the n-gram made of the last axis: a 32-bit multiplicative hash, the same on every platform.
 
-    Without the reduction to ``num_rows`` it is injective for n <= 2, and from n = 3 on as good as a random function:
-    of all 2^24 trigrams, 0.2 % share their 32-bit key. Collisions are the price of a small table anyway. Symbols may be
-    tokens, which it scatters as well, and :data:`ABSENT`.
+    It is injective for n <= 2, and from n = 3 on as good as a random function: of all 2^24 trigrams, 0.2 % share their
+    key. Symbols may be tokens, which it scatters as well, and :data:`ABSENT`.
     """
     key = torch.full(bytes_TN.shape[:-1], bytes_TN.shape[-1], dtype=torch.int64, device=bytes_TN.device)
     for i in range(bytes_TN.shape[-1]):
         key = ((key * 257 + bytes_TN[..., i].long() + 1) & _MASK) * _MULTIPLIER & _MASK
         key = key ^ (key >> 15)
-    return key % num_rows
+    return key
+
+
+def ngram_rows(bytes_TN: Int[Tensor, "*T N"], num_rows: int) -> Int[Tensor, "*T"]:
+    """Row of the n-gram made of the last axis in a table that all share."""
+    return ngram_keys(bytes_TN) % num_rows
 
 
 class NgramTables(nn.Module):
@@ -63,16 +69,25 @@ class NgramTables(nn.Module):
         self.orders, self.num_rows = tuple(orders), num_rows
         self.table: nn.Embedding | Int8Rows = embedding(len(self.orders) * num_rows, row_width or width)
         self.projection = Linear(row_width, width, bias=False) if row_width else nn.Identity()
-        self._width = width
+        self.row_width = row_width or width
         self._orders: Tensor | None = None  # as the native core reads them
+
+    def rows_of(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
+        """The row of the n-gram of each order that ends at the last byte of each string."""
+        begins = torch.arange(0, len(self.orders) * self.num_rows, self.num_rows, device=bytes_BN.device)
+        return self._keys(bytes_BN) % self.num_rows + begins
 
     def forward(self, bytes_BTN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B D"]:
         """Sum of the rows of the n-grams that end at the last byte of each string of N bytes, at width D."""
-        rows = [
-            ngram_rows(bytes_BTN[..., bytes_BTN.shape[-1] - n :], self.num_rows) + i * self.num_rows
-            for i, n in enumerate(self.orders)
-        ]
-        return self.projection(self.table(torch.stack(rows, dim=-1)).sum(dim=-2))
+        return self.projection(self.sum_of_rows(bytes_BTN))
+
+    def sum_of_rows(self, bytes_BN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B _"]:
+        """The sum before its projection."""
+        return self.table(self.rows_of(bytes_BN)).sum(dim=-2)
+
+    def _keys(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
+        """The key of the n-gram of each order that ends at the last byte of each string."""
+        return torch.stack([ngram_keys(bytes_BN[..., bytes_BN.shape[-1] - n :]) for n in self.orders], dim=-1)
 
     def addresses(self, weights: Sequence[int], dtype: torch.dtype) -> TableAddresses | None:
         """Where the tables are, for the native core; None where it cannot read them.
@@ -86,14 +101,66 @@ class NgramTables(nn.Module):
             scales = self.table.scales_R.data_ptr()
             known.insert(0, self.table.codes_RD.data_ptr())
         has_projection = type(self.projection) is Linear
-        if type(self) is not NgramTables or len(known) != 1 + has_projection:
+        if type(self) not in (NgramTables, ChosenNgrams) or len(known) != 1 + has_projection:
             return None
         if self._orders is None:
             self._orders = torch.tensor(self.orders)
-        row_width = self.projection.in_features if isinstance(self.projection, Linear) else self._width
         projection = known[1] if has_projection else 0
-        orders = self._orders.data_ptr()
-        return TableAddresses(known[0], scales, projection, orders, len(self.orders), self.num_rows, row_width)
+        orders, keys = self._orders.data_ptr(), self._key_address()
+        return TableAddresses(
+            known[0], scales, projection, orders, keys, len(self.orders), self.num_rows, self.row_width
+        )
+
+    def _key_address(self) -> int:
+        """Where keys are; 0 where there are none."""
+        return 0
+
+
+class ChosenNgrams(NgramTables):
+    """Rows for chosen n-grams alone, whatever their n: none has a row that others read, too, as hashed ones have.
+
+    Row i stands for those of order ``orders[i]`` that were not chosen; the others are found by their keys. As long as
+    nothing was chosen, no n-gram has a row of its own.
+
+    Args:
+        orders: the n, each at most the number of symbols that callers have at hand.
+        num_rows: rows per order, on the mean.
+        width: D.
+        row_width: numbers of a row, if they are not D; the sum of the rows is then projected to D.
+    """
+
+    keys_R: Tensor
+
+    def __init__(self, orders: Sequence[int], num_rows: int, width: int, row_width: int | None = None) -> None:
+        super().__init__(orders, num_rows, width, row_width)
+        self.register_buffer("keys_R", torch.full((self.capacity,), _NO_KEY, dtype=torch.int32))
+
+    @property
+    def capacity(self) -> int:
+        """How many n-grams can have rows."""
+        return len(self.orders) * (self.num_rows - 1)
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether n-grams have been chosen."""
+        return bool((self.keys_R != _NO_KEY).any())
+
+    def choose(self, keys: Int[Tensor, " _"]) -> None:
+        """Give rows to the n-grams of these keys (:func:`ngram_keys`), at most :attr:`capacity` of them."""
+        assert len(keys) <= self.capacity
+        self.keys_R.fill_(_NO_KEY)
+        self.keys_R[: len(keys)] = (keys - _HALF).int()
+        self.keys_R.copy_(self.keys_R.sort().values)
+
+    def rows_of(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
+        """The row of the n-gram of each order that ends at the last byte of each string."""
+        keys = (self._keys(bytes_BN) - _HALF).int()
+        found = torch.searchsorted(self.keys_R, keys).clamp(max=len(self.keys_R) - 1)
+        unknown = torch.arange(len(self.orders), device=keys.device)
+        return torch.where(self.keys_R[found] == keys, found + len(self.orders), unknown)
+
+    def _key_address(self) -> int:
+        return self.keys_R.data_ptr()
 
 
 def parts_of_tables(tables: NgramTables) -> list[nn.Embedding | Linear]:
@@ -107,6 +174,12 @@ def parts_of_tables(tables: NgramTables) -> list[nn.Embedding | Linear]:
         elif type(part) is not unread:
             return []
     return parts if all(native.has_width(part.weight) for part in parts) else []
+
+
+def named_rows(model: nn.Module) -> dict[str, nn.Embedding]:
+    """The rows of all n-gram tables that are not in int8, by the names of their weights."""
+    found = ((name, module.table) for name, module in model.named_modules() if isinstance(module, NgramTables))
+    return {f"{name}.table.weight": table for name, table in found if isinstance(table, nn.Embedding)}
 
 
 class Int8Rows(nn.Module):

@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -179,6 +180,12 @@ class CorpusData(L.LightningDataModule):
             }
             for corpus, weight, share in corpora
         ]
+
+    def training_symbols(self, most: int) -> NDArray[np.uint8]:
+        """The first bytes of the training corpora, ``most`` at most; of several the same share of each."""
+        corpora = self.corpora("train")
+        share = min(1.0, most / sum(corpus.num_bytes for corpus in corpora))
+        return np.concatenate([corpus.read(0, int(share * corpus.num_bytes)) for corpus in corpora])
 
     def chars_per_symbol(self, split: str) -> float:
         """Characters per byte of a corpus, controls and what stands between documents counted as bytes."""

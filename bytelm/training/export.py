@@ -16,13 +16,13 @@ from bytelm.training.sharding import META_FILE, read_shards
 _PREFIX = "model."
 
 
-def export_checkpoint(path: Path, out: Path, *, int8: bool = False) -> int:
+def export_checkpoint(path: Path, out: Path, *, int8: bool = False, four_bit_tables: bool = False) -> int:
     """Write the model of a checkpoint, a file or a folder of shards, to a folder that ``bytelm.load`` reads.
 
     Args:
         path: what :class:`SaveRun` wrote; it is not compared with its digest.
         out: the folder.
-        int8: see :func:`bytelm.hub.checkpoint.save_checkpoint`.
+        int8, four_bit_tables: see :func:`bytelm.hub.checkpoint.save_checkpoint`.
     Returns:
         The optimiser steps behind it.
     Raises:
@@ -41,7 +41,7 @@ def export_checkpoint(path: Path, out: Path, *, int8: bool = False) -> int:
     model.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}, assign=True)
     step = int(saved["global_step"])
     provenance = {"step": step, "epoch": saved["epoch"], "checkpoint": path.name}
-    save_checkpoint(out, model, encoding, provenance, int8=int8)
+    save_checkpoint(out, model, encoding, provenance, int8=int8, four_bit_tables=four_bit_tables)
     return step
 
 

@@ -14,7 +14,7 @@ from bytelm.errors import ConfigError
 from bytelm.heads import ChainedHeads, IndependentHeads, LMHead
 from bytelm.model.byte_lm import ByteLM, cross_entropy, soft_cross_entropy
 from bytelm.model.documents import Boundaries
-from bytelm.shapes import Hidden, Windows
+from bytelm.shapes import Hidden
 
 _NO_TARGETS = ("<|pad|>", "<|bos|>")
 """Controls that a model is never asked for."""
@@ -170,7 +170,7 @@ def _mean(terms_BTK: Float[Tensor, "B T K"], counts_BTK: Bool[Tensor, "B T K"] |
 def predict(
     heads: IndependentHeads | ChainedHeads | LMHead,
     h_BTD: Hidden,
-    windows_BTP: Windows,
+    windows_BTP: Int[Tensor, "B T _"],
     targets_BTK: Int[Tensor, "B T K"],
 ) -> Float[Tensor, "B T K V"]:
     """Logits of all heads (teacher forcing)."""
@@ -180,7 +180,7 @@ def predict(
 def predict_detached(
     heads: IndependentHeads | ChainedHeads | LMHead,
     h_BTD: Hidden,
-    windows_BTP: Windows,
+    windows_BTP: Int[Tensor, "B T _"],
     targets_BTK: Int[Tensor, "B T K"],
 ) -> Float[Tensor, "B T K V"]:
     """Logits of all heads (teacher forcing), of which head 1 alone sends a gradient to the states."""

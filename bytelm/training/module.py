@@ -25,6 +25,7 @@ from bytelm.training.gradients import average_rows, clip_gradient_norm
 from bytelm.training.initial import initial_model
 from bytelm.training.loader import own_windows
 from bytelm.training.loss import LossConfig, TrainingLoss, control_bytes
+from bytelm.training.ngram_choice import choose_ngrams
 from bytelm.training.optimizer import OptimizerConfig
 from bytelm.training.parallel import mean_of_processes
 from bytelm.training.sharding import ShardedStrategy, is_sharded
@@ -111,6 +112,12 @@ class ByteLMModule(L.LightningModule):
             raise ConfigError(
                 f"data.window: found {data.window}, expected more than the {ahead} bytes of next_patch.depth"
             )
+
+    def on_fit_start(self) -> None:
+        """Choose n-grams, where the weights do not come with a choice."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            choose_ngrams(self.model, data)
 
     def configure_model(self) -> None:
         """Leave a shard of the weights in each process, where the strategy is to."""

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
-from bytelm.nn.ngram import NgramTables
+from bytelm.nn.ngram import named_rows
 from bytelm.training.combined_optimizer import CombinedOptimizer
 from bytelm.training.row_adamw import RowAdamW
 
@@ -117,14 +117,14 @@ class OptimizerConfig(Config):
 
     def row_tables(self, model: nn.Module) -> dict[str, nn.Embedding]:
         """The tables whose gradients have the rows alone that were read, by the names of their weights."""
-        return _tables(model) if self.tables == "read_rows" else {}
+        return named_rows(model) if self.tables == "read_rows" else {}
 
     def _optimizer(self, model: nn.Module) -> Optimizer:
         groups, inner = self._groups(model), list[Optimizer]()
         options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}
         by_row: list[dict[str, Any]] = []
         if self.tables == "read_rows" or self.table_lr_scale != 1:  # else they stay where all others are
-            of_tables, groups = _split(groups, {table.weight for table in _tables(model).values()})
+            of_tables, groups = _split(groups, {table.weight for table in named_rows(model).values()})
             of_tables = [{**group, "lr": self.lr * self.table_lr_scale} for group in of_tables]
             by_row, groups = (of_tables, groups) if self.tables == "read_rows" else ([], groups + of_tables)
         for table in self.row_tables(model).values():
@@ -165,12 +165,6 @@ class OptimizerConfig(Config):
             raise ConfigError("trainer.max_steps: found no end of training, expected max_steps or max_epochs")
         optimizer, schedule = self.build(model, int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _tables(model: nn.Module) -> dict[str, nn.Embedding]:
-    """The rows of all n-gram tables, by the names of their weights."""
-    found = ((name, module.table) for name, module in model.named_modules() if isinstance(module, NgramTables))
-    return {f"{name}.table.weight": table for name, table in found if isinstance(table, nn.Embedding)}
 
 
 def _split(groups: Sequence[dict[str, Any]], chosen: Set[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

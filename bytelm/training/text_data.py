@@ -117,6 +117,10 @@ class TextData(L.LightningDataModule):
             self.check(split, self.trainer.lightning_module)
         return self._tokens[split]
 
+    def training_symbols(self, most: int) -> NDArray[np.int32]:
+        """The first tokens of the training text, ``most`` at most."""
+        return self.tokens("train")[:most]
+
     def digest(self, split: str) -> str:
         """SHA-256 of the tokens of a split, as int32 in the order of their bytes on this machine."""
         return hashlib.sha256(self.tokens(split).tobytes()).hexdigest()

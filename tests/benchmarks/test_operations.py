@@ -40,6 +40,7 @@ CONFIGS = {
     "chained": lambda: tiny_config("chained"),
     "chained with tables and next patch": lambda: tiny_config("chained", True, next_patch=NextPatchConfig()),
     "chained with narrow tables": lambda: tiny_config("chained", merger=narrow("merger"), heads=narrow("heads")),
+    "chained that mix": lambda: tiny_config("chained", heads=replace(narrow("heads"), mixed=True)),
     "independent": lambda: tiny_config("independent"),
     "mlp merger": lambda: tiny_config("independent", merger=MLPMergerConfig(byte_width=12, inner=20)),
     "gptj": lambda: ModelConfig.from_dict({**TOKENS, "wiring": "parallel", "norm": {"kind": "layer"}}),

@@ -51,6 +51,7 @@ CONFIGS = {
     "wide": replace(get_preset("small"), num_blocks=1),
     "tables": WITH_TABLES,
     "narrow tables": NARROW_TABLES,
+    "heads that mix": replace(NARROW_TABLES, heads=replace(NARROW_TABLES.heads, mixed=True)),
     "next patch": replace(TINY, next_patch=NextPatchConfig(inner=96)),
     "next patch and tables": replace(WITH_TABLES, next_patch=NextPatchConfig(depth=3)),
     "parallel": GPTJ,

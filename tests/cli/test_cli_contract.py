@@ -34,7 +34,7 @@ COMMANDS = {
     "bytelm fit": {"ARGS"},  # all of them LightningCLI's
     "bytelm validate": {"ARGS"},
     "bytelm test": {"ARGS"},
-    "bytelm export": {"RUN", "--out", "--int8", "--json"},
+    "bytelm export": {"RUN", "--out", "--int8", "--four-bit-tables", "--json"},
     "bytelm plan": {  # and those of bytelm fit
         *{"--config", "--gpus", "--gpu", "--memory", "--tflops", "--mfu", "--chars-per-byte", "--json"},
     },

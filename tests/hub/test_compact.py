@@ -1,5 +1,6 @@
 """Matrices in int8 on disk: what is loaded is the rounded model, to the bit, in floats."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,8 +13,9 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import CheckpointError
 from bytelm.hub.checkpoint import load_checkpoint, save_checkpoint
 from bytelm.hub.compact import pack, unpack
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.config import NextPatchConfig, NgramConfig
 from bytelm.nn.int8_rows import restore_rows, round_rows
+from bytelm.nn.ngram import ngram_keys
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,10 @@ def test_a_model_in_bfloat16_is_float32_after_it(tmp_path):
     ("change", "message"),
     [
         (lambda t: t.pop("norm.weight"), "parameter norm.weight is missing"),
-        (lambda t: t.pop("merger.projection.weight.scales"), "merger.projection.weight is torch.int8, expected one"),
+        (
+            lambda t: t.pop("merger.projection.weight.scales"),
+            "merger.projection.weight is torch.int8, expected torch.float32",
+        ),
         (lambda t: t.update(other=torch.zeros(2)), "parameter other is not part"),
         (lambda t: t.pop("merger.projection.weight"), "parameter merger.projection.weight is missing"),
         (lambda t: t.update({"merger.projection.weight.scales": torch.zeros(7)}), "scales of merger.projection.weight"),
@@ -97,6 +102,36 @@ def test_a_damaged_file_is_refused_by_name(folder, change, message):
         load_checkpoint(folder)
     assert message in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_rows_of_four_bits_by_hand():
+    rows = torch.tensor([[0.7, -0.2, 0.04, -0.7], [0.0, 0.0, 0.0, 0.0]])
+    packed = pack({"t": rows, "m": rows, "keys": torch.tensor([3, -4], dtype=torch.int32)}, {"t"})
+    assert packed["t"].tolist() == [[15 | 8 << 4, 6 | 1 << 4], [8 | 8 << 4, 8 | 8 << 4]]
+    assert packed["keys"].dtype == torch.int32
+    found = unpack(packed)
+    torch.testing.assert_close(found["t"], torch.tensor([[0.7, -0.2, 0.0, -0.7], [0.0, 0.0, 0.0, 0.0]]))
+    assert found["keys"].tolist() == [3, -4]
+
+
+@pytest.mark.parametrize("row_width", [None, 8, 7])
+def test_tables_in_four_bits_take_an_eighth_of_the_space(row_width, tmp_path):
+    tables = NgramConfig(orders=(2, 3), rows=509, row_width=row_width, chosen=True)
+    heads = dataclasses.replace(tiny_config("chained", True).heads, tables=tables, mixed=True)
+    model = tiny_model("chained", heads=heads)
+    model.heads.tables.choose(ngram_keys(torch.cartesian_prod(torch.arange(30), torch.arange(30))))
+    for name, four_bit in (("eight", False), ("four", True)):
+        save_checkpoint(tmp_path / name, model, get_encoding("dense-ja"), int8=True, four_bit_tables=four_bit)
+    loaded = load_checkpoint(tmp_path / "four").model
+    found, expected = loaded.state_dict(), model.state_dict()
+    assert torch.equal(found["heads.tables.keys_R"], expected["heads.tables.keys_R"])
+    table = expected["heads.tables.table.weight"]
+    step = table.abs().amax(-1, keepdim=True) / (127 if row_width == 7 else 7)
+    assert ((found["heads.tables.table.weight"] - table).abs() <= 0.5001 * step).all()
+    eight, four = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("eight", "four"))
+    assert eight - four == pytest.approx(0 if row_width == 7 else table.numel() / 2, abs=16)
+    others = load_checkpoint(tmp_path / "eight").model.state_dict()
+    assert all(torch.equal(found[name], others[name]) for name in found if name != "heads.tables.table.weight")
 
 
 def test_a_table_with_narrow_rows(tmp_path):

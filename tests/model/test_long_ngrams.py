@@ -15,23 +15,41 @@ from bytelm.decoding import NoDrafter, Sampling, decode
 from bytelm.errors import CheckpointError
 from bytelm.hub import LanguageModel
 from bytelm.hub.token_checkpoint import save_token_model
+from bytelm.model import reading
 from bytelm.model.build import build_model
 from bytelm.model.config import MergerConfig, NgramConfig
 from bytelm.model.documents import DocumentBoundaries
+from bytelm.model.reading import windows_at
 from bytelm.model.targets import make_target
 from bytelm.model.twins import token_twin
 from bytelm.nn.kv_cache import CacheView
-from bytelm.nn.ngram import windows_before
+from bytelm.nn.ngram import ChosenNgrams, ngram_keys, windows_before
 from bytelm.tokenizer import BPETokenizer, train_bpe
 from bytelm.training import ByteLMModule
 
 LONG = NgramConfig(orders=(2, 4, 6, 9), rows=61)
 
 
-@pytest.fixture(scope="module")
-def model():
-    merger = MergerConfig(byte_width=16, tables=LONG)
-    return tiny_model("chained", True, merger=merger)
+PLACES = ["merger", "heads", "both", "chosen", "mixed"]
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def model(request):
+    """A model with n-grams longer than a patch where the parameter says."""
+    changes = {}
+    tables = dataclasses.replace(LONG, chosen=request.param == "chosen")
+    if request.param != "heads":
+        changes["merger"] = MergerConfig(byte_width=16, tables=tables)
+    if request.param != "merger":
+        heads = tiny_config("chained", True).heads
+        changes["heads"] = dataclasses.replace(heads, tables=tables, mixed=request.param == "mixed")
+    model = tiny_model("chained", True, **changes)
+    for part in model.modules():
+        if isinstance(part, ChosenNgrams):  # pairs that begin with a small byte, and the fours of a text
+            text = torch.from_numpy(random_bytes(24, 1).astype(np.int64))
+            pairs = torch.cartesian_prod(torch.arange(0, 256, 9), torch.arange(0, 256, 40))
+            part.choose(torch.cat((ngram_keys(pairs), ngram_keys(text.unfold(0, 4, 1)))))
+    return model
 
 
 def loud(model):
@@ -63,11 +81,17 @@ def test_windows_before_are_those_of_a_loop():
         assert found[row].tolist() == [text[3 * t : 3 * t + 6] for t in range(4)]
 
 
-def test_states_are_those_of_the_definition(model):
+def test_states_and_logits_are_those_of_the_definition(model):
     assert model.config.num_windows_before == 2
     data = random_bytes(24, 1)
     found = model(torch.from_numpy(data.astype(np.int64)).view(1, -1, 4))[0]
     np.testing.assert_allclose(found.detach(), slow_model.states(model, data), atol=1e-4)
+    for prefix in ([], [7], [7, 0, 9]):
+        told = torch.tensor(prefix, dtype=torch.int64)
+        before = model.windows_of_heads(torch.from_numpy(data.astype(np.int64)).view(1, -1, 4))[0, -1]
+        logits = model.heads.step(found[-1], before, told).detach()
+        expected = slow_model.head_logits(model, slow_model.states(model, data)[-1], data, prefix)
+        np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("law", ["chain", "next"])
@@ -92,10 +116,17 @@ def test_drafts_of_tokens_leave_nothing(tokens):
     assert audit(lambda: make_target(tokens[0], "next", np.array([0]))).outcome == "passed"
 
 
+@pytest.mark.parametrize("model", [place for place in PLACES if place != "chosen"], indirect=True)
 @pytest.mark.parametrize("law", ["chain", "next"])
 def test_windows_that_are_not_kept_are_noticed(law, model, monkeypatch):
-    """Negative control: a cache that knows the windows of its own forward alone."""
+    """Negative control: a cache, or a text, that knows the windows of its own forward alone."""
+
+    def forgetful(bytes_BL, begins_B1, draft, patch, num_before):
+        windows = windows_at(bytes_BL, begins_B1, draft, patch, num_before)
+        return torch.where(torch.arange(windows.shape[-1]) < num_before * patch, -1, windows)
+
     monkeypatch.setattr(CacheView, "before", lambda self, *args: windows_before(*args))
+    monkeypatch.setattr(reading, "windows_at", forgetful)
     assert audit(lambda: make_target(model, law, BOS)).outcome == "failed"
 
 

@@ -121,7 +121,9 @@ def test_ngram_tables_sum_one_row_of_each_order():
     tables = NgramTables((3, 1), 13, 4)
     string = [9, 250, 17, 3, 8]
     config = dataclasses.replace(tiny_config("chained", True).merger.tables, orders=(3, 1), rows=13)
-    expected = slow_model.table_sum(tables.table.weight.detach().double().numpy(), config, string)
+    expected = slow_model.table_sum(
+        {"x.tables.table.weight": tables.table.weight.detach().double().numpy()}, "x", config, string
+    )
     np.testing.assert_allclose(tables(torch.tensor([string]))[0].detach(), expected, atol=1e-6)
 
 

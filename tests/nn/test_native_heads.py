@@ -10,6 +10,7 @@ from bytelm.model.axes import NgramConfig
 from bytelm.model.build import build_model
 from bytelm.model.config import ChainedHeadsConfig
 from bytelm.nn import native
+from bytelm.nn.ngram import ngram_keys
 
 pytestmark = [
     pytest.mark.skipif(native.core is None, reason="the core was not built"),
@@ -20,12 +21,17 @@ TABLES = {
     "none": None,
     "wide": NgramConfig(orders=(1, 3, 4), rows=97),
     "narrow": NgramConfig(orders=(2, 3), rows=97, row_width=16),
+    "chosen": NgramConfig(orders=(1, 2, 7), rows=97, row_width=16, chosen=True),
 }
 
 
 def model_of(dtype, tables, int8=False, unembedding="own"):
-    heads = ChainedHeadsConfig(byte_width=16, inner=32, tables=TABLES[tables], unembedding=unembedding)
+    """``mixed`` before the name of tables: heads whose MLPs read their rows."""
+    mixed, tables = tables.startswith("mixed"), TABLES[tables.removeprefix("mixed ")]
+    heads = ChainedHeadsConfig(byte_width=16, inner=32, tables=tables, mixed=mixed, unembedding=unembedding)
     model = build_model(tiny_config(heads=heads), seed=3)
+    if tables is not None and tables.chosen:
+        choose_some(model.heads.tables)
     for parameter in model.heads.parameters():
         parameter.data *= 8  # so that all parts matter to the choice
     model = model.to(dtype).eval()
@@ -34,12 +40,26 @@ def model_of(dtype, tables, int8=False, unembedding="own"):
     return model
 
 
+def choose_some(tables):
+    """Rows for every other byte, and for some of the longer n-grams that :func:`inputs` has before its prefix."""
+    windows = windows_of()[1:]
+    keys = [ngram_keys(torch.arange(0, 256, 2)[:, None]), *(ngram_keys(windows[..., -n:]).flatten() for n in (2, 7))]
+    tables.choose(torch.cat(keys))
+    own = tables.rows_of(windows_of()) >= len(tables.orders)
+    assert own[1:, :, 1:].all()
+    assert not own[0, :, 1:].any()
+
+
+def windows_of():
+    windows = torch.randint(0, 256, (BATCH, STATES, 8), generator=torch.Generator().manual_seed(9))
+    windows[0, 0, :2] = -1  # where a text has not begun
+    return windows
+
+
 def inputs(model, dtype, known):
     generator = torch.Generator().manual_seed(known)
     h = torch.randn(BATCH, STATES, model.config.width, generator=generator).to(dtype)
-    windows, prefix = (torch.randint(0, 256, (BATCH, STATES, n), generator=generator) for n in (4, known))
-    windows[0, 0, :2] = -1  # where a text has not begun
-    return h, windows, prefix
+    return h, windows_of(), torch.randint(0, 256, (BATCH, STATES, known), generator=generator)
 
 
 def noise_of(num):
@@ -50,7 +70,11 @@ def noise_of(num):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("unembedding", ["own", "shared"])
 @pytest.mark.parametrize(
-    ("tables", "int8"), [("none", False), ("wide", False), ("narrow", False), ("wide", True), ("narrow", True)]
+    ("tables", "int8"),
+    [
+        *(("none", False), ("wide", False), ("narrow", False), ("wide", True), ("narrow", True)),
+        *(("chosen", False), ("chosen", True), ("mixed wide", False), ("mixed narrow", True), ("mixed chosen", False)),
+    ],
 )
 @pytest.mark.parametrize("known", [0, 1, 3])
 @torch.inference_mode()
