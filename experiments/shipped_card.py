@@ -2,7 +2,7 @@
 
 python experiments/shipped_card.py RUN EXPORTED RESULTS --minutes 30 --words "Interim weights: ..."
 
-RUN is the folder of ``bytelm fit``, EXPORTED what ``bytelm export --int8`` wrote of it, RESULTS what
+RUN is the folder of ``bytelm fit``, EXPORTED what ``bytelm export --four-bit-tables`` wrote of it, RESULTS what
 ``shipped_model.py --out`` wrote. The files of the package's model are replaced by those of EXPORTED, with a card;
 its table goes into README as well.
 """
@@ -20,6 +20,7 @@ import bytelm
 from bytelm.corpus import Corpus
 from bytelm.evaluation.plots import plot_loss
 from bytelm.hub.shipped import DEFAULT_MODEL
+from bytelm.model.config import NgramConfig
 from bytelm.training.history import read_history
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,11 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def rows(tables: NgramConfig) -> str:
+    """How many rows of n-grams tables have."""
+    return f"{len(tables.orders) * tables.rows:,} of n = {', '.join(map(str, tables.orders))}"
+
+
 def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, words: str) -> dict[str, str]:
     """What the template has in capitals."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -47,12 +53,12 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
     step = json.loads((exported / "config.json").read_text())["provenance"]["step"]
     corpus = Corpus.open(data["train"], verify=False)
     characters = step * data["batch_size"] * data["window"] / corpus.manifest.bytes_per_character
-    rows = [f"| {row['model']} | {row['bits_per_char']:.3f} | {row['bytes'] or ''} |" for row in results["rows"]]
+    bits = [f"| {row['model']} | {row['bits_per_char']:.3f} | {row['bytes'] or ''} |" for row in results["rows"]]
     fast = [
         f"| {row['model']} | {row['chars_per_second']:.0f} | {row['chars_per_forward']:.2f} |"
         for row in results["speeds"]
     ]
-    table = ["| model, law | bits/char | bytes |", "|---|---|---|", *rows, ""]
+    table = ["| model, law | bits/char | bytes |", "|---|---|---|", *bits, ""]
     table += ["| model, law, draft; greedy, one thread | chars/s | chars/forward |", "|---|---|---|", *fast]
     return {
         "PARAMETERS": f"{config.num_parameters():,}",
@@ -61,8 +67,8 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
         "BLOCKS": str(config.num_blocks),
         "WIDTH": str(config.width),
         "ROW_WIDTH": str(merger.row_width),
-        "MERGER_ROWS": f"{merger.rows:,} for each n of {', '.join(map(str, merger.orders))}",
-        "HEAD_ROWS": f"{heads.rows:,} for each n of {', '.join(map(str, heads.orders))}",
+        "MERGER_ROWS": rows(merger),
+        "HEAD_ROWS": rows(heads),
         "WINDOWS": str(data["batch_size"]),
         "PRECISION": f"`{settings['trainer']['precision']}`",
         "BYTES": f"{sum((exported / name).stat().st_size for name in FILES):,}",

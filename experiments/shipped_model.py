@@ -4,10 +4,10 @@ python experiments/shipped_model.py --train ja_large.jsonl.xz --before ja_train.
     --twin RUN/model --plain RUN/model --out results.json
 
 Documents of the test file are scored from BOS, as ``bytelm score`` does. ``--plain`` is the same model before it was
-rounded to int8. The twin's matrices are rounded to int8 in memory by the same rule; its size is that of its codes,
-scales and tokenizer. n-gram models are of characters with modified Kneser-Ney smoothing, counted on ``--train``. xz and
-zstd have ``--before`` ahead of the text: zstd -19 as a dictionary, xz as the difference of two sizes. Speed is greedy,
-batch 1, one thread, all models in turn.
+rounded. The twin's matrices are rounded in memory by the same rule, rows of n-grams to four bits and others to int8;
+its size is that of its codes, scales, keys and tokenizer. n-gram models are of characters with modified Kneser-Ney
+smoothing, counted on ``--train``. xz and zstd have ``--before`` ahead of the text: zstd -19 as a dictionary, xz as the
+difference of two sizes. Speed is greedy, batch 1, one thread, all models in turn.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bytelm.corpus import iter_documents
 from bytelm.evaluation.compressors import bits_per_char, xz_bytes, zstd_bytes
 from bytelm.evaluation.kneser_ney import KneserNey
 from bytelm.hub import LanguageModel
-from bytelm.hub.compact import pack, unpack
+from bytelm.hub.compact import four_bit_names, pack, unpack
 from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
 
 Row = dict[str, Any]
@@ -42,8 +42,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 def round_weights(lm: LanguageModel) -> int:
-    """Round the matrices of a model to int8 and back, in place; the bytes of codes and scales."""
-    packed = pack(lm.model.state_dict())
+    """Round rows of n-gram tables to four bits, other matrices to int8, and back, in place; bytes of all tensors."""
+    packed = pack(lm.model.state_dict(), four_bit_names(lm.model))
     lm.model.load_state_dict(unpack(packed))
     return sum(tensor.nbytes for tensor in packed.values())
 
