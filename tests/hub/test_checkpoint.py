@@ -92,8 +92,8 @@ def test_a_missing_file_is_named(folder, name):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda d: d.update(format_version=4), r"config\.json: format version 4, expected 1 to 3 \(written by bytelm "),
-        (lambda d: d.pop("format_version"), r"config\.json: format version None, expected 1 to 3"),
+        (lambda d: d.update(format_version=5), r"config\.json: format version 5, expected 1 to 4 \(written by bytelm "),
+        (lambda d: d.pop("format_version"), r"config\.json: format version None, expected 1 to 4"),
         (lambda d: d.update(format="other"), r"config\.json: format 'other', expected 'bytelm'"),
         (lambda d: d["model"].update(width="wide"), r"model\.width: found 'wide', expected int"),
         (lambda d: d["model"]["attention"].update(heads=3), r"model\.attention\.heads: unknown field"),
