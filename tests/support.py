@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import numpy as np
+import pytest
 import torch
 
 from bytelm.cli.bench_model import stand_in
@@ -20,6 +21,15 @@ from bytelm.tokenizer import Tokenizer
 
 BOS = np.array([249, 249, 249, 249], np.uint8)
 """A BOS patch; its values do not matter to a model that was not trained."""
+
+LIGHTNING_ADVICE = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
+    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
+]
+"""Marks of tests that train for a moment: what Lightning advises for longer runs is no warning there."""
 
 TEXTS = [
     "朝の港に白い船が三隻ならび、市場には魚を選ぶ人の声がひびいた。",

@@ -80,6 +80,12 @@ def changed(path, value):
         ("merger.tables.orders", [2, 2], "model.merger.tables.orders: found (2, 2), expected distinct numbers"),
         ("merger.tables.orders", [], "model.merger.tables.orders: found (), expected distinct numbers"),
         ("merger.tables.rows", 0, "model.merger.tables.rows: found 0, expected a number > 0"),
+        ("merger.tables", {"rows": 1, "chosen": True}, "model.merger.tables.rows: found 1, expected a number > 1 for"),
+        (
+            "heads",
+            {"kind": "chained", "mixed": True},
+            "model.heads.mixed: found True, expected false where there are no tables",
+        ),
         ("attention.num_kv_heads", 3, "model.attention.num_kv_heads: found 3, expected a divisor of num_heads = 2"),
         ("attention.num_kv_heads", 0, "model.attention.num_kv_heads: found 0, expected a divisor"),
         ("attention.head_width", 7, "model.attention.head_width: found 7, expected an even number > 0"),

@@ -164,6 +164,7 @@ class NgramConfig(Config):
         distinct = len(set(self.orders)) == len(self.orders)
         self.require(bool(self.orders) and distinct and min(self.orders) > 0, "orders", "distinct numbers > 0")
         self.require(self.rows > 0, "rows", "a number > 0")
+        self.require(self.rows > 1 or not self.chosen, "rows", "a number > 1 for chosen n-grams")
         self.require(self.row_width is None or self.row_width > 0, "row_width", "a number > 0")
 
     def row_numbers(self, width: int) -> int:

@@ -1,7 +1,7 @@
 import lightning as L
 import pytest
 import torch
-from support import tiny_config
+from support import LIGHTNING_ADVICE, tiny_config
 
 import bytelm
 from bytelm.errors import ConfigError
@@ -10,10 +10,7 @@ from bytelm.training.averaging import AverageWeights
 from bytelm.training.callbacks import ExportModel, LogSamples
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
+    *LIGHTNING_ADVICE,
     pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`"),
     pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint that ended before the epoch"),
 ]

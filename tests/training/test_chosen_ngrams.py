@@ -5,7 +5,7 @@ import dataclasses
 import lightning as L
 import pytest
 import torch
-from support import TEXTS, tiny_config
+from support import LIGHTNING_ADVICE, TEXTS, tiny_config
 
 import bytelm
 from bytelm.errors import ConfigError
@@ -20,13 +20,7 @@ from bytelm.training.callbacks import ExportModel
 from bytelm.training.export import export_checkpoint
 from bytelm.training.token_data import TokenData
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
-]
+pytestmark = LIGHTNING_ADVICE
 HEADS = NgramConfig(orders=(2, 3, 5), rows=20, row_width=16, chosen=True)
 MERGER = NgramConfig(orders=(2,), rows=9, chosen=True)
 

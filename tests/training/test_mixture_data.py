@@ -6,7 +6,7 @@ from collections import Counter
 import lightning as L
 import pytest
 import torch
-from support import TEXTS, tiny_config
+from support import LIGHTNING_ADVICE, TEXTS, tiny_config
 
 from bytelm.corpus import Corpus, CoveringWindows, MixedWindows, build_corpus
 from bytelm.encoding import get_encoding
@@ -16,11 +16,7 @@ from bytelm.training.run_record import RecordRun
 from bytelm.training.save_run import SaveRun
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
+    *LIGHTNING_ADVICE,
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork"),
 ]
 

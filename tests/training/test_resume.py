@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from support import tiny_config
+from support import LIGHTNING_ADVICE, tiny_config
 from torch.utils.data import DistributedSampler, TensorDataset
 
 from bytelm.errors import CheckpointError, ConfigError
@@ -25,11 +25,7 @@ from bytelm.training.loader import EpochLoader, EpochPositions, EvaluationLoader
 from bytelm.training.save_run import SaveRun, _random_state, _set_random_state
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
+    *LIGHTNING_ADVICE,
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork"),
 ]
 EPOCH = 7

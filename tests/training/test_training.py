@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support import tiny_config
+from support import LIGHTNING_ADVICE, tiny_config
 
 import bytelm
 from bytelm.cli.lightning import run
@@ -12,13 +12,7 @@ from bytelm.errors import ConfigError, CorpusError
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig
 from bytelm.training.callbacks import ExportModel, LogSamples
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
-]
+pytestmark = LIGHTNING_ADVICE
 OPTIMIZER = OptimizerConfig(lr=1e-2, min_lr=1e-3, warmup_steps=3)
 
 
