@@ -1,5 +1,6 @@
 """Heads that also see the bytes of the patch before them."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -128,7 +129,7 @@ class ChainedHeads(nn.Module):
             if tables is None:
                 return None
         known = prefix_BRN.shape[-1]
-        heads = [self._addresses_of_head(addresses, n) for n in range(known, known + num)]
+        heads = _heads_of(addresses, len(self.unembeddings), self.mixed, range(known, known + num))
         return draw_symbols(
             h_BRD, windows_BRN, prefix_BRN, noise_BNV, temperature, addresses[:2], heads, tables, self._sizes
         )
@@ -146,7 +147,8 @@ class ChainedHeads(nn.Module):
             added_BD = self.tables.projection(sum_BF)
             if sum_BF.dtype != h_BD.dtype or added_BD.dtype != h_BD.dtype:
                 return None
-        chosen = (*addresses[:2], *self._addresses_of_head(addresses, prefix_BN.shape[-1]))
+        n = prefix_BN.shape[-1]
+        chosen = (*addresses[:2], *_heads_of(addresses, len(self.unembeddings), self.mixed, range(n, n + 1)))
         return head_logits(h_BD, prefix_BN, added_BD, sum_BF if self.mixed else None, chosen, self._sizes)
 
     @property
@@ -156,18 +158,22 @@ class ChainedHeads(nn.Module):
         told_width = 0 if not self.mixed or self.tables is None else self.tables.row_width
         return HeadSizes(byte_width, told_width, inner, self.embedding.num_embeddings, self._vocab_size, self.norm.eps)
 
-    def _addresses_of_head(self, addresses: tuple[int, ...], n: int) -> tuple[int, int, int]:
-        """Unembedding, up and down of the head after n symbols."""
-        num_unembeddings = len(self.unembeddings)
-        first, mlp = addresses[2 + n % num_unembeddings], n if self.mixed else n - 1
-        up = 2 + num_unembeddings + 2 * mlp
-        return (first, addresses[up], addresses[up + 1]) if mlp >= 0 else (first, 0, 0)
-
     def _table_addresses(self, addresses: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         """Where the tables are; None where the core cannot read them."""
         assert self.tables is not None
         mlps = 2 + len(self.unembeddings) + 2 * len(self.prefix_mlps)
         return self.tables.addresses(addresses[mlps:], dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _heads_of(addresses: tuple[int, ...], num_unembeddings: int, mixed: bool, heads: range) -> tuple[int, ...]:
+    """Unembedding, up and down of each head after n symbols, for every n of ``heads``; 0 where it has no MLP."""
+    found = list[int]()
+    for n in heads:
+        mlp = n if mixed else n - 1
+        up = 2 + num_unembeddings + 2 * mlp
+        found += addresses[2 + n % num_unembeddings], *(addresses[up : up + 2] if mlp >= 0 else (0, 0))
+    return tuple(found)
 
 
 def _parts_of_heads(heads: nn.Module) -> list[nn.Module] | None:

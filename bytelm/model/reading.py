@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bytelm.graphs import TensorInPlace
 from bytelm.model.byte_lm import ByteLM
+from bytelm.nn import native
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.nn.ngram import ABSENT
 from bytelm.shapes import Counts, Hidden, Symbols, Windows
@@ -83,7 +84,8 @@ def read_bytes(
     begins_B1 = (begins_B1 + counts[:, None]).clamp(max=last)
     columns_BP = begins_B1 + torch.arange(patch, device=device)
     windows_BN_ = windows_at(bytes_BL, begins_B1, draft, patch, model.config.num_windows_before_heads)
-    read = _read_some if draft.shape[1] + 1 < patch else _read_all
+    by_row = _is_read_by_row(model, cache, *windows_BN_.shape[:2])
+    read = _read_some if by_row else _read_all
     return read(forward, model, cache, windows_BN_[..., -patch:], columns_BP, num_slots), windows_BN_, begins_B1
 
 
@@ -102,6 +104,16 @@ def windows_at(
     return torch.where(begins_BN[..., None] + reach // patch * patch >= 0, windows_BN_, ABSENT)
 
 
+def _is_read_by_row(model: ByteLM, cache: KVCache, num_rows: int, num_read: int) -> bool:
+    """Whether windows are better read each in its own stream: fewer than there are streams; or as many, where the core
+    finds slots in the cache without gathering them, which leaves less to do than to bring windows into order.
+    """
+    keys, config = cache.keys[0], model.config
+    if num_read != config.patch:
+        return num_read < config.patch
+    return native.takes_rows(num_rows * num_read, config.width, keys.dtype, keys.device)
+
+
 def _read_some(
     forward: Forward,
     model: ByteLM,
@@ -110,7 +122,7 @@ def _read_some(
     columns_BP: Int[Tensor, "B P"],
     num_slots: int,
 ) -> Float[Tensor, "B N D"]:
-    """Fewer windows than streams: each in a stream of its own, whose slots are gathered."""
+    """No more windows than streams: each in a stream of its own, whose slots are gathered."""
     num_rows, num_read, patch = windows_BNP.shape
     stream_BN, slot_BN = place(columns_BP[:, :num_read], patch)
     rows_B1 = torch.arange(0, num_rows * patch, patch, device=stream_BN.device)[:, None]

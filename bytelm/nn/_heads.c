@@ -54,10 +54,13 @@
     }                                                                                                                  \
     /* -log p of a symbol. */                                                                                          \
     AVX2 static double nats_##NAME(const TYPE *restrict logits, long n, long symbol) {                                 \
-        double most = -INFINITY, sum = 0;                                                                              \
+        float most = -INFINITY;                                                                                        \
+        double sum = 0;                                                                                                \
+        _Pragma("omp simd reduction(max : most)")                                                                      \
         for (long v = 0; v < n; v++) most = FROM(logits[v]) > most ? FROM(logits[v]) : most;                           \
-        for (long v = 0; v < n; v++) sum += exp((double)FROM(logits[v]) - most);                                       \
-        return log(sum) - ((double)FROM(logits[symbol]) - most);                                                       \
+        _Pragma("omp simd reduction(+ : sum)")                                                                         \
+        for (long v = 0; v < n; v++) sum += fine_exponential((double)FROM(logits[v]) - (double)most);                  \
+        return log(sum) - ((double)FROM(logits[symbol]) - (double)most);                                               \
     }                                                                                                                  \
     static int draw_##NAME(const Draw *d, Head h, TYPE *memory, long room) {                                           \
         TYPE *added = memory, *sums = added + h.rows * h.width, *work = sums + h.rows * d->tables.row_width;           \

@@ -107,7 +107,7 @@ def draw_symbols(
     noise_BNV: Float64[Tensor, "B _ V"] | None,
     temperature: float,
     addresses: Sequence[int],
-    heads: Sequence[tuple[int, int, int]],
+    heads: tuple[int, ...],
     tables: TableAddresses | None,
     sizes: HeadSizes,
 ) -> tuple[Int[Tensor, "B R K"], Float64[Tensor, "B R K"], Float[Tensor, "B R K V"]]:
@@ -121,13 +121,13 @@ def draw_symbols(
         noise_BNV: for each row, of the K symbols of each state one after the other.
         temperature: above 0.
         addresses: of embedding and norm.
-        heads: for each of the K symbols: unembedding, up and down of its head; 0 where it has none.
+        heads: unembedding, up and down of the head of each of the K symbols, one after the other; 0 where it has none.
         tables: of the heads, or None.
         sizes: of the heads, where every symbol of the vocabulary has an embedding.
     """
     assert native.core is not None
     num_rows, num_states, width = h_BRD.shape
-    known, count = prefix_BRN.shape[-1], len(heads)
+    known, count = prefix_BRN.shape[-1], len(heads) // 3
     h_BRD, windows_BRN = h_BRD.contiguous(), windows_BRN.contiguous()
     symbols = prefix_BRN.new_empty(num_rows, num_states, known + count)
     if known:
@@ -142,7 +142,7 @@ def draw_symbols(
     native.core.draw(
         h_BRD.data_ptr(),
         *addresses,
-        tuple([address for head in heads for address in head]),
+        heads,
         symbols.data_ptr(),
         tables,
         (windows_BRN.data_ptr(), windows_BRN.shape[-1]),

@@ -1,5 +1,6 @@
 """Decoding a model is exact: drafts, batches and caches do not show in what comes out."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from support import BOS, TEXTS, naive_generate, random_bytes, tiny_model
 
 from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
+from bytelm.model import reading
 from bytelm.model.laws import score_symbols
 from bytelm.model.targets import make_target
 
@@ -89,17 +91,20 @@ def test_nats_of_generation_are_those_of_scoring(law_and_model, sampling):
         assert found.sum() == pytest.approx(wanted.sum(), rel=1e-5)
 
 
-def test_a_shifted_window_is_caught(monkeypatch):
-    """Negative control: the naive loop notices a target that reads the window one byte early."""
-    from bytelm.model import reading
-
-    plain = reading._read_all
+@pytest.mark.parametrize("way", ["_read_some", "_read_all"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_shifted_window_is_caught(monkeypatch, way, shift):
+    """Windows read one by one and stream by stream; and the naive loop notices one that is read a byte early."""
+    plain, calls = getattr(reading, way), []
 
     def shifted(forward, model, cache, windows_BNP, columns_BP, *args):
-        return plain(forward, model, cache, windows_BNP, columns_BP + (columns_BP[:, :1] > 8), *args)
+        calls.append(windows_BNP.shape[1])
+        return plain(forward, model, cache, windows_BNP, columns_BP + shift * (columns_BP[:, :1] > 8), *args)
 
-    monkeypatch.setattr(reading, "_read_all", shifted)
+    monkeypatch.setattr(reading, way, shifted)
+    monkeypatch.setattr(reading, "_is_read_by_row", lambda *_: way == "_read_some")
     model, sampling = tiny_model(), SAMPLINGS["T=1"]
     expected, _ = naive_generate(model, "next", PROMPTS[:1], sampling, NEW, seed=3)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError) if shift else contextlib.nullcontext():
         assert_same(generate(model, "next", PROMPTS[:1], sampling, HeadsDrafter(3)).symbols, expected)
+    assert calls.count(4) > 2
