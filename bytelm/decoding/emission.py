@@ -157,8 +157,11 @@ def _emitted_units(chosen: Int[Tensor, "B R _"], drafted: Symbols) -> Counts:
     num_rows, num_states, unit = chosen.shape
     if num_states == 1:
         return chosen.new_ones(num_rows)
-    held = chosen[:, :-1] == drafted.reshape(num_rows, num_states - 1, unit)
-    return 1 + held.all(-1).cumprod(1).sum(1)
+    if unit == 1:
+        held = chosen[:, :-1, 0] == drafted
+    else:
+        held = (chosen[:, :-1] == drafted.view(num_rows, num_states - 1, unit)).all(-1)
+    return held.cumprod(1).sum(1).add_(1)
 
 
 def _in_turn(

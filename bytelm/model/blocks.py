@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bytelm.heads import ChainedHeads
 from bytelm.model.byte_lm import ByteLM
+from bytelm.nn import native
 from bytelm.shapes import Counts, Logits, Symbols
 
 
@@ -60,14 +61,21 @@ class StatesBlock:
 
     def guess(self, emitted: Symbols, counts: Counts) -> "HeadsGuess | NextPatchGuess | DraftHeadsGuess":
         """The model's own guess of what follows the first ``counts[b]`` of ``emitted``, which came from this block."""
-        rows = torch.arange(len(emitted), device=emitted.device)
-        last = rows, counts // self.unit - 1
-        h_BD = self.h_BRD[last]
+        units = emitted.unflatten(1, (-1, self.unit))
+        h_BD, window_B_, unit = _at_last(counts, self.unit, self.h_BRD, self.windows_BR_, units)
         if self.model.draft_heads is not None:
             return DraftHeadsGuess(self.model, h_BD)
-        unit, window_B_ = emitted.unflatten(1, (-1, self.unit))[last], self.windows_BR_[last]
         guess = HeadsGuess if self.unit == 1 else NextPatchGuess
         return guess(self.model, h_BD, window_B_, unit)
+
+
+def _at_last(counts: Counts, unit: int, *of_states: Tensor) -> list[Tensor]:
+    """What (B, R, …) has at the last of the units that hold the first ``counts[b]`` symbols."""
+    if len(counts) == 1 and counts.is_cpu and not native.is_watched():  # a view: what indices cost is a third of a head
+        place = int(counts.item()) // unit - 1
+        return [part[:, place] for part in of_states]
+    last = torch.arange(len(counts), device=counts.device), counts // unit - 1
+    return [part[last] for part in of_states]
 
 
 def widened(states_BR_: Tensor, num_states: int) -> Tensor:
