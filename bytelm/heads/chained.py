@@ -73,7 +73,8 @@ class ChainedHeads(nn.Module):
         self.norm = norm
         self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
-        self._widths, self._vocab_size = (byte_width, inner), vocab_size
+        told_width = 0 if not self.mixed or tables is None else tables.row_width
+        self._sizes = HeadSizes(byte_width, told_width, inner, vocab_size)
 
     def forward(
         self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
@@ -121,7 +122,7 @@ class ChainedHeads(nn.Module):
         :func:`bytelm.nn.native_heads.draw_symbols`.
         """
         addresses = _HEADS.addresses(self, h_BRD.dtype) if native.takes(h_BRD) else None
-        if addresses is None or self._vocab_size > self.embedding.num_embeddings:
+        if addresses is None or self._sizes.vocab_size > self.embedding.num_embeddings:
             return None
         tables = None
         if self.tables is not None:
@@ -131,7 +132,7 @@ class ChainedHeads(nn.Module):
         known = prefix_BRN.shape[-1]
         heads = _heads_of(addresses, len(self.unembeddings), self.mixed, range(known, known + num))
         return draw_symbols(
-            h_BRD, windows_BRN, prefix_BRN, noise_BNV, temperature, addresses[:2], heads, tables, self._sizes
+            h_BRD, windows_BRN, prefix_BRN, noise_BNV, temperature, addresses[:2], heads, tables, self._sizes, self._eps
         )
 
     def _in_core(
@@ -149,14 +150,14 @@ class ChainedHeads(nn.Module):
                 return None
         n = prefix_BN.shape[-1]
         chosen = (*addresses[:2], *_heads_of(addresses, len(self.unembeddings), self.mixed, range(n, n + 1)))
-        return head_logits(h_BD, prefix_BN, added_BD, sum_BF if self.mixed else None, chosen, self._sizes)
+        told_B_ = sum_BF if self.mixed else None
+        symbols = self.embedding.num_embeddings
+        return head_logits(h_BD, prefix_BN, added_BD, told_B_, chosen, self._sizes, symbols, self._eps)
 
     @property
-    def _sizes(self) -> HeadSizes:
+    def _eps(self) -> float:
         assert isinstance(self.norm, RMSNorm)
-        byte_width, inner = self._widths
-        told_width = 0 if not self.mixed or self.tables is None else self.tables.row_width
-        return HeadSizes(byte_width, told_width, inner, self.embedding.num_embeddings, self._vocab_size, self.norm.eps)
+        return self.norm.eps
 
     def _table_addresses(self, addresses: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         """Where the tables are; None where the core cannot read them."""

@@ -146,7 +146,8 @@ class ByteLM(nn.Module):
         if not num:
             return windows_BTP
         positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
-        return _with_windows_before(windows_BTP, positions, view, num)
+        symbols = _with_windows_before(windows_BTP, positions, view, self._num_windows_before)  # as in ``forward``
+        return symbols[..., (self._num_windows_before - num) * windows_BTP.shape[-1] :]
 
     def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
         """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.

@@ -36,8 +36,16 @@ def forward(
     return model(windows_BTP, CacheView(cache, rows, positions, num_slots, last_seen))
 
 
+def forward_beside(
+    model: ByteLM, windows_BTP: Windows, cache: KVCache, positions: Int[Tensor, "B T"], num_slots: int
+) -> tuple[Hidden, Int[Tensor, "B T _"]]:
+    """States of new windows in all rows, and what the heads read beside them."""
+    view = CacheView(cache, None, positions, num_slots)
+    return model(windows_BTP, view), model.windows_of_heads(windows_BTP, view)
+
+
 def read_patches(
-    forward: Forward,
+    forward: Callable[..., tuple[Hidden, Int[Tensor, "B T _"]]],
     model: ByteLM,
     cache: KVCache,
     last_B: Int[Tensor, " B"],
@@ -47,7 +55,7 @@ def read_patches(
     num_slots: int,
 ) -> tuple[Hidden, Int[Tensor, "B T _"], Int[Tensor, " B"]]:
     """The forward of :meth:`PatchTarget.advance` after ``last_B``; states, what the heads read beside them, and the new
-    ``last_B``.
+    ``last_B``. ``forward`` is :func:`forward_beside`, or what it was compiled to.
     """
     patch, device = model.config.patch, draft.device
     last = (counts - patch).clamp(min=0)[:, None] + torch.arange(patch, device=device)
@@ -55,8 +63,7 @@ def read_patches(
     last_B = last_B + counts // patch
     ahead = torch.arange(windows_BTP.shape[1], device=device)
     positions = (last_B[:, None] + ahead).clamp(max=cache.capacity - 1)
-    h_BTD = forward(model, windows_BTP, cache, None, positions, num_slots)
-    return h_BTD, model.windows_of_heads(windows_BTP, CacheView(cache, None, positions, num_slots)), last_B
+    return *forward(model, windows_BTP, cache, positions, num_slots), last_B
 
 
 def read_bytes(

@@ -121,6 +121,7 @@ class CacheView:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
         self.last_seen = positions if last_seen is None else last_seen
         self._rows_B1: Int[Tensor, "B 1"] | None = None  # made for who asks: the native core does not
+        self._before: tuple[Tensor, int, Tensor] | None = None
 
     @property
     def rows_B1(self) -> Int[Tensor, "B 1"]:
@@ -150,10 +151,17 @@ class CacheView:
     def before(
         self, windows_BTP: Int[Tensor, "B T P"], positions: Int[Tensor, "B T"], num: int
     ) -> Int[Tensor, "B T _"]:
-        """Write the new windows; return the ``num`` before each, as :func:`bytelm.nn.ngram.windows_before` does."""
+        """Write the new windows; return the ``num`` before each, as :func:`bytelm.nn.ngram.windows_before` does.
+
+        Body and heads ask for the same ones.
+        """
+        if self._before is not None and self._before[0] is windows_BTP and self._before[1] == num:
+            return self._before[2]
         rows_B1 = self.rows_B1
         self.cache.windows[rows_B1, self.positions] = windows_BTP
         lags = torch.arange(num, 0, -1, device=positions.device)
         slots_BTN = positions[..., None] - lags
         found = self.cache.windows[rows_B1[..., None], slots_BTN.clamp(min=0)]
-        return torch.where((slots_BTN >= 0)[..., None], found, ABSENT).flatten(2)
+        before = torch.where((slots_BTN >= 0)[..., None], found, ABSENT).flatten(2)
+        self._before = windows_BTP, num, before
+        return before

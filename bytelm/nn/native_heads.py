@@ -14,21 +14,12 @@ from bytelm.nn import native
 
 
 class HeadSizes(NamedTuple):
-    """Of an embedding, of sums of rows that MLPs read (0: they read none), and inside of the MLP; symbols that have
-    embeddings, and V; and the norm's epsilon.
-    """
+    """Of an embedding, of sums of rows that MLPs read (0: they read none), and inside of the MLP; and V."""
 
     byte_width: int
     told_width: int
     inner: int
-    num_symbols: int
     vocab_size: int
-    eps: float
-
-    @property
-    def of_draw(self) -> tuple[int, int, int, int]:
-        """Those that a draw is told."""
-        return self.byte_width, self.told_width, self.inner, self.vocab_size
 
 
 class TableAddresses(NamedTuple):
@@ -53,6 +44,8 @@ def head_logits(
     told_B_: Float[Tensor, "*B _"] | None,
     addresses: Sequence[int],
     sizes: HeadSizes,
+    num_symbols: int,
+    eps: float,
 ) -> Float[Tensor, "*B V"]:
     """``unembedding norm(h + down silu(up (h, embeddings of the prefix, told)) + added)``.
 
@@ -63,6 +56,8 @@ def head_logits(
         told_B_: or None; the same.
         addresses: of embedding, norm, unembedding, and up and down, or 0.
         sizes: of the heads.
+        num_symbols: that have embeddings.
+        eps: of the norm.
     Raises:
         IndexError: the prefix has a symbol without an embedding.
     """
@@ -92,8 +87,8 @@ def head_logits(
         sizes.told_width,
         sizes.inner,
         sizes.vocab_size,
-        sizes.num_symbols,
-        sizes.eps,
+        num_symbols,
+        eps,
         h_BD.dtype == torch.float32,
         torch.get_num_threads(),
     )
@@ -110,6 +105,7 @@ def draw_symbols(
     heads: tuple[int, ...],
     tables: TableAddresses | None,
     sizes: HeadSizes,
+    eps: float,
 ) -> tuple[Int[Tensor, "B R K"], Float64[Tensor, "B R K"], Float[Tensor, "B R K V"]]:
     """The next K symbols of each state, -log p of each and the logits that it was chosen from: the argmax of ``logits /
     temperature + noise`` given those before it, the first of equals; without noise, of the logits.
@@ -124,6 +120,7 @@ def draw_symbols(
         heads: unembedding, up and down of the head of each of the K symbols, one after the other; 0 where it has none.
         tables: of the heads, or None.
         sizes: of the heads, where every symbol of the vocabulary has an embedding.
+        eps: of the norm.
     """
     assert native.core is not None
     num_rows, num_states, width = h_BRD.shape
@@ -153,9 +150,12 @@ def draw_symbols(
         known,
         count,
         width,
-        *sizes.of_draw,
+        sizes.byte_width,
+        sizes.told_width,
+        sizes.inner,
+        sizes.vocab_size,
         temperature,
-        sizes.eps,
+        eps,
         h_BRD.dtype == torch.float32,
         torch.get_num_threads(),
     )
