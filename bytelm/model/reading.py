@@ -19,7 +19,7 @@ from bytelm.shapes import Counts, Hidden, Symbols, Windows
 _AnyNumber = Int[Tensor, "B _"]
 """Symbols whose number per row has nothing to do with the N of other arguments."""
 
-Forward = Callable[..., Hidden]
+Forward = Callable[..., tuple[Hidden, Int[Tensor, "B T _"]]]
 """:func:`forward`, or what it was compiled to."""
 
 
@@ -31,21 +31,16 @@ def forward(
     positions: Int[Tensor, "B T"],
     num_slots: int,
     last_seen: Int[Tensor, "B T"] | None = None,
-) -> Hidden:
-    """States of new windows at these positions; the arguments are those of :class:`bytelm.nn.kv_cache.CacheView`."""
-    return model(windows_BTP, CacheView(cache, rows, positions, num_slots, last_seen))
-
-
-def forward_beside(
-    model: ByteLM, windows_BTP: Windows, cache: KVCache, positions: Int[Tensor, "B T"], num_slots: int
 ) -> tuple[Hidden, Int[Tensor, "B T _"]]:
-    """States of new windows in all rows, and what the heads read beside them."""
-    view = CacheView(cache, None, positions, num_slots)
+    """States of new windows at these positions, and what the heads read beside them; the arguments are those of
+    :class:`bytelm.nn.kv_cache.CacheView`.
+    """
+    view = CacheView(cache, rows, positions, num_slots, last_seen)
     return model(windows_BTP, view), model.windows_of_heads(windows_BTP, view)
 
 
 def read_patches(
-    forward: Callable[..., tuple[Hidden, Int[Tensor, "B T _"]]],
+    forward: Forward,
     model: ByteLM,
     cache: KVCache,
     last_B: Int[Tensor, " B"],
@@ -55,7 +50,7 @@ def read_patches(
     num_slots: int,
 ) -> tuple[Hidden, Int[Tensor, "B T _"], Int[Tensor, " B"]]:
     """The forward of :meth:`PatchTarget.advance` after ``last_B``; states, what the heads read beside them, and the new
-    ``last_B``. ``forward`` is :func:`forward_beside`, or what it was compiled to.
+    ``last_B``.
     """
     patch, device = model.config.patch, draft.device
     last = (counts - patch).clamp(min=0)[:, None] + torch.arange(patch, device=device)
@@ -63,7 +58,7 @@ def read_patches(
     last_B = last_B + counts // patch
     ahead = torch.arange(windows_BTP.shape[1], device=device)
     positions = (last_B[:, None] + ahead).clamp(max=cache.capacity - 1)
-    return *forward(model, windows_BTP, cache, positions, num_slots), last_B
+    return *forward(model, windows_BTP, cache, None, positions, num_slots), last_B
 
 
 def read_bytes(
@@ -134,7 +129,7 @@ def _read_some(
     stream_BN, slot_BN = place(columns_BP[:, :num_read], patch)
     rows_B1 = torch.arange(0, num_rows * patch, patch, device=stream_BN.device)[:, None]
     windows = windows_BNP.reshape(-1, 1, patch)
-    h = forward(model, windows, cache, (rows_B1 + stream_BN).view(-1), slot_BN.reshape(-1, 1), num_slots)
+    h, _ = forward(model, windows, cache, (rows_B1 + stream_BN).view(-1), slot_BN.reshape(-1, 1), num_slots)
     return h.view(num_rows, num_read, -1)
 
 
@@ -155,7 +150,8 @@ def _read_all(
     windows_BNP = torch.nn.functional.pad(windows_BNP, (0, 0, 0, filled - num_read))
     by_stream = windows_BNP.unflatten(1, (-1, patch)).transpose(1, 2)[rows_B1, ahead_BP % patch].flatten(0, 1)
     slots = (rounds - (ahead_BP // patch)[..., None]).flatten(0, 1)
-    h = forward(model, by_stream, cache, None, slots, num_slots).unflatten(0, (num_rows, patch))
+    h, _ = forward(model, by_stream, cache, None, slots, num_slots)
+    h = h.unflatten(0, (num_rows, patch))
     return h[rows_B1, columns_BP % patch].transpose(1, 2).flatten(1, 2)[:, :num_read]
 
 

@@ -16,16 +16,7 @@ from bytelm.graphs import Graphs, TensorInPlace
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, PromptAttention
-from bytelm.model.reading import (
-    Forward,
-    forward,
-    forward_beside,
-    num_windows,
-    place,
-    read_bytes,
-    read_patches,
-    windows_at,
-)
+from bytelm.model.reading import Forward, forward, num_windows, place, read_bytes, read_patches, windows_at
 from bytelm.nn.kv_cache import KVCache
 from bytelm.nn.ngram import ABSENT
 from bytelm.shapes import Counts, Symbols
@@ -140,7 +131,7 @@ class _StreamTarget:
             piece = windows_BTP[:, begin : begin + chunk]
             positions = torch.arange(begin, begin + piece.shape[1], device=self.device).expand(len(streams), -1)
             last_seen = torch.maximum(positions, pick[:, None]) if prefix else None
-            h_BTD = forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
+            h_BTD, _ = forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
             found = h_BTD[rows, (pick - begin).clamp(0, piece.shape[1] - 1)]
             inside = ((pick >= begin) & (pick < begin + piece.shape[1]))[:, None]
             picked = found if picked is None else torch.where(inside, found, picked)
@@ -190,7 +181,6 @@ class PatchTarget(_StreamTarget):
     ) -> None:
         super().__init__(model, bos_patch, compiled=compiled, graphs=graphs)
         self.unit, self.attention = model.config.patch, attention
-        self._forward_beside = compile_once(forward_beside) if compiled else forward_beside
         self.max_guess = 0 if model.next_patch is None else 4 * self.unit
         if model.draft_heads is not None:
             self.max_guess = model.draft_heads.num_heads
@@ -216,7 +206,7 @@ class PatchTarget(_StreamTarget):
         """Commit whole patches, then read the last of them and the drafted ones after it."""
         self._longest = min(self._longest + emitted.shape[1] // self.patch, self.cache.capacity)
         num_slots = self._slots_read(self._longest + draft.shape[1] // self.patch)
-        state = self._forward_beside, self.model, self.cache, self._last_B
+        state = self._forward, self.model, self.cache, self._last_B
         h_BTD, windows_BT_, self._last_B = self._run(read_patches, *state, emitted, counts, draft, num_slots)
         return StatesBlock(self.model, self.unit, h_BTD, windows_BT_)
 
