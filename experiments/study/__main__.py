@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bytelm.errors import BytelmError, ConfigError
 
-from .grid import SIZES, find_studies, read_study
+from .grid import SIZES, Study, find_studies, read_study
 from .render import render_index, render_study
-from .runner import Place, choose, run_here, run_studies
+from .runner import Place, choose, measure_again, run_here, run_studies
 from .team import run_in_processes, serve_cells
 
 _DATA = "BYTELM_STUDY_DATA"
@@ -41,8 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--results", type=Path, default=None, help="for results.json, of each; default: where studies are")
     run.add_argument("--jobs", type=int, metavar="N", help="processes of one thread; default: in this one")
     run.add_argument("--minutes", type=float, metavar="M", help="end cells that are not done then (needs --jobs)")
+    speeds = commands.add_parser("speeds", help="measure the speeds of finished cells again, one after the other")
+    speeds.add_argument("numbers", nargs="+", metavar="NUMBER", help="01, 02, …")
+    speeds.add_argument("--only", metavar="CELL", action="append", help="cells whose names hold this; may be repeated")
+    speeds.add_argument("--results", type=Path, default=None, help="as of run")
     work = commands.add_parser("work", help="what --jobs starts: reads cells from standard input")
-    for command in (run, work):
+    for command in (run, speeds, work):
         command.add_argument("--size", choices=SIZES, default="cpu", help="smoke: seconds, embedded text; default: cpu")
         command.add_argument("--device", choices=["cpu", "cuda"], help="default: as the size has it")
         command.add_argument("--out", type=Path, default=Path("runs/studies"), help="corpora, runs, finished cells")
@@ -62,6 +66,10 @@ def _obey(options: argparse.Namespace) -> None:
     match options.command:
         case "run":
             _run(options)
+        case "speeds":
+            studies, place = [read_study(number) for number in options.numbers], _place(options)
+            measure_again(choose(studies, options.size, options.only or []), place, options.results)
+            _render(studies, options)
         case "work":
             answers = sys.stdout
             with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
@@ -84,12 +92,16 @@ def _run(options: argparse.Namespace) -> None:
     jobs = choose(studies, options.size, options.only or [])
     processes = None if options.jobs is None else run_in_processes(place, options.jobs, options.minutes)
     failed = run_studies(jobs, place, processes or run_here(place), options.results)
+    _render(studies, options)
+    if failed:
+        raise ConfigError(f"{len(failed)} of {len(jobs)} cells failed, the first one: {failed[0]}")
+
+
+def _render(studies: Sequence[Study], options: argparse.Namespace) -> None:
     if options.results is None and options.size != "smoke":
         for study in studies:
             render_study(study)
         render_index()
-    if failed:
-        raise ConfigError(f"{len(failed)} of {len(jobs)} cells failed, the first one: {failed[0]}")
 
 
 def _place(options: argparse.Namespace) -> Place:

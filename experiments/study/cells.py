@@ -73,13 +73,16 @@ class Planned:
         }
 
 
-def plan_cell(cell: Cell, reference: dict[str, Any] | None, shop: Workshop) -> Planned:
+def plan_cell(
+    cell: Cell, reference: dict[str, Any] | None, shop: Workshop, before: dict[str, Any] | None = None
+) -> Planned:
     """The model, window and steps of a cell.
 
     Args:
         cell: as its study has it.
         reference: settings of the cell whose operations per character count, where the comparison asks for them.
         shop: has texts, corpora and tokenizers.
+        before: the figures of an earlier plan, whose steps are kept; they may have been measured.
     """
     study = cell.settings["study"]
     text = shop.text(study["text"])
@@ -92,7 +95,9 @@ def plan_cell(cell: Cell, reference: dict[str, Any] | None, shop: Workshop) -> P
         )
     window = max(1, round(chars * symbols.per_char / model.patch)) * model.patch
     batch_size, steps, step_s = study["batch_size"], round(study["steps"] * study.get("compute", 1)), None
-    if cell.comparison == "time":
+    if before is not None:
+        steps, step_s = before["steps"], before["planned_step_s"]
+    elif cell.comparison == "time":
         device = "cuda" if cell.settings["fit"]["trainer"]["accelerator"] == "gpu" else "cpu"
         step_s = seconds_per_step(model, window, batch_size, device=device)
         steps = max(1, round(study["seconds"] / step_s))

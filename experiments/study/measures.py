@@ -15,6 +15,8 @@ from bytelm.hub import LanguageModel
 from .commands import bytelm
 from .texts import Text
 
+TURNS = 3
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -55,20 +57,13 @@ def _likelihood(trained: Trained) -> dict[str, Any]:
     amounts = trained.amounts
     lines = trained.scratch / "held_out.jsonl"
     _write_pieces(lines, trained.pieces())
-    compare = "compare", trained.folder, "--data", lines, "--window", amounts["window"], "--context", amounts["window"]
-    generate = (
-        *("--prompts", amounts["prompts"], "--prompt-chars", amounts["prompt_chars"], "--threads", 1),
-        *("--max-new-chars", amounts["new_chars"], "--drafts", "none,heads,lookup", "--repeats", amounts["repeats"]),
-    )
+    compare = _compare(trained, lines)
     if trained.device == "cpu":
-        found = timed = bytelm(*compare, *generate)
+        found = timed = bytelm(*compare, *_generate(amounts))
     else:
         found = bytelm(*compare, "--prompts", 0, "--device", trained.device)
-        timed = bytelm(*compare, "--limit", 4 * amounts["prompts"], *generate)
-    speeds: dict[str, Any] = {}
-    for speed in timed["speeds"]:
-        figures = {name: speed[name] for name in ("chars_per_forward", "chars_per_second")}
-        speeds.setdefault(speed["law"], {})[speed["draft"]] = figures
+        timed = bytelm(*compare, "--limit", 4 * amounts["prompts"], *_generate(amounts))
+    speeds = _by_law(timed["speeds"])
     fields = ("bits_per_char", "bits_per_byte", "operations_per_char", "positions_per_char")
     laws = {row["law"]: {name: row[name] for name in fields} for row in found["rows"]}
     best = min(laws, key=lambda law: laws[law]["bits_per_char"])
@@ -81,6 +76,34 @@ def _likelihood(trained: Trained) -> dict[str, Any]:
         "weight_bytes": found["rows"][0]["weight_bytes"],
         "characters": found["characters"],
     }
+
+
+def measure_speeds(trained: Trained) -> dict[str, Any]:
+    """Speeds alone, by law and draft: medians of at least :data:`TURNS` turns."""
+    lines, amounts = trained.scratch / "held_out.jsonl", trained.amounts
+    _write_pieces(lines, trained.pieces())
+    amounts = {**amounts, "repeats": max(TURNS, amounts["repeats"])}
+    return _by_law(bytelm(*_compare(trained, lines), "--limit", 4 * amounts["prompts"], *_generate(amounts))["speeds"])
+
+
+def _compare(trained: Trained, lines: Path) -> tuple[Any, ...]:
+    window = trained.amounts["window"]
+    return "compare", trained.folder, "--data", lines, "--window", window, "--context", window
+
+
+def _generate(amounts: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        *("--prompts", amounts["prompts"], "--prompt-chars", amounts["prompt_chars"], "--threads", 1),
+        *("--max-new-chars", amounts["new_chars"], "--drafts", "none,heads,lookup", "--repeats", amounts["repeats"]),
+    )
+
+
+def _by_law(speeds: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for speed in speeds:
+        figures = {name: speed[name] for name in ("chars_per_forward", "chars_per_second")}
+        found.setdefault(speed["law"], {})[speed["draft"]] = figures
+    return found
 
 
 def _undecodable(trained: Trained) -> dict[str, Any]:

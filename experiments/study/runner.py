@@ -19,7 +19,7 @@ from bytelm.hub.checkpoint import package_version
 from .cells import plan_cell, train_cell
 from .figures import with_text_speed
 from .grid import Cell, Study, merge
-from .measures import MEASURES, Trained
+from .measures import MEASURES, Trained, measure_speeds
 from .texts import Workshop
 
 _DIGITS = 6
@@ -161,9 +161,7 @@ def run_cell(job: Job, place: Place, shop: Workshop) -> Outcome:
         found = _train_and_measure(job, place, shop, path.parent)
     except BytelmError as error:
         return Outcome(time.perf_counter() - began, error=" ".join(str(error).split()))
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(finite(found), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    _write(path, found)
     return Outcome(time.perf_counter() - began, found.get("best", {}).get("bits_per_char"))
 
 
@@ -187,6 +185,37 @@ def _train_and_measure(job: Job, place: Place, shop: Workshop, folder: Path) -> 
         found |= MEASURES[name](trained)
     found["load_average"] = os.getloadavg()[0]
     return found
+
+
+def measure_again(jobs: Sequence[Job], place: Place, results: Path | None = None) -> None:
+    """Measure the speeds of finished cells once more, one after the other: beside other work they say little.
+
+    Args:
+        jobs: cells; those that are not finished, or whose speeds nobody asked for, are passed over.
+        place: where they were run.
+        results: as for :func:`run_studies`.
+    """
+    shop = place.shop()
+    for job in jobs:
+        path = place.file(job.study, job.cell)
+        found = _read(path) if path.is_file() else {}
+        if "speeds" not in found:
+            continue
+        planned = plan_cell(job.cell, job.study.reference(place.size, job.cell), shop, found["plan"])
+        folder = Path(train_cell(job.cell, planned, shop)["model"])
+        amounts = job.cell.settings["study"]["measure"]
+        found["speeds"] = measure_speeds(Trained(folder, path.parent, planned.text, amounts))
+        found["default"] |= found["speeds"].get(found["default"]["law"], {}).get("none", {})
+        _write(path, found)
+        print(f"{job.name}: measured", flush=True)
+    for study in {job.study.number: job.study for job in jobs}.values():
+        write_results(study, place, results)
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(finite(found), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def write_results(study: Study, place: Place, results: Path | None = None) -> dict[str, Any]:

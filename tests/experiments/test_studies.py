@@ -99,6 +99,21 @@ def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
     assert path.stat().st_mtime_ns == kept
 
 
+def test_speeds_are_measured_again_and_nothing_else(work, capsys):
+    wanted = "operations/utf8+independent", "time/dense-ja+chained"
+    before = run(work, "01", *wanted)
+    runs = sorted((work / "out" / "smoke" / "trained").iterdir())
+    args = ["speeds", "01", "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results")]
+    assert main([*args, "--only", wanted[0], "--only", wanted[1]]) == 0
+    after = run(work, "01", *wanted)
+    assert sorted((work / "out" / "smoke" / "trained").iterdir()) == runs
+    for name, cell in after.items():
+        assert cell["speeds"] != before[name]["speeds"]
+        assert cell["default"]["chars_per_second"] == cell["speeds"][cell["default"]["law"]]["none"]["chars_per_second"]
+        same = set(cell) - {"speeds", "default"}
+        assert {key: cell[key] for key in same} == {key: before[name][key] for key in same}
+
+
 def test_what_two_studies_train_alike_is_trained_once(work):
     """The body without tables is a cell of 06 and the reference of 03; one with tables is another model."""
     trained = work / "out" / "smoke" / "trained"
