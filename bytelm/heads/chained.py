@@ -73,6 +73,7 @@ class ChainedHeads(nn.Module):
         self.norm = norm
         self.unembeddings = nn.ModuleList(Linear(width, vocab_size, bias=False) for _ in range(num_unembeddings))
         self.tables = tables
+        self._first_of_tables = 2 + num_unembeddings + 2 * len(mlp_inputs)
         told_width = 0 if not self.mixed or tables is None else tables.row_width
         self._sizes = HeadSizes(byte_width, told_width, inner, vocab_size)
 
@@ -162,8 +163,7 @@ class ChainedHeads(nn.Module):
     def _table_addresses(self, addresses: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         """Where the tables are; None where the core cannot read them."""
         assert self.tables is not None
-        mlps = 2 + len(self.unembeddings) + 2 * len(self.prefix_mlps)
-        return self.tables.addresses(addresses[mlps:], dtype)
+        return self.tables.addresses(addresses[self._first_of_tables :], dtype)
 
 
 @functools.lru_cache(maxsize=256)

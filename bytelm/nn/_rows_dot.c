@@ -98,6 +98,10 @@ static void block(const Product *p, long begin, long end) {
     }
 }
 
+static void block_of(const Product *p, long b) {
+    block(p, b * OUTPUTS, (b + 1) * OUTPUTS < p->outputs ? (b + 1) * OUTPUTS : p->outputs);
+}
+
 static int allowed = 1;
 
 int dot_allow(int use) {
@@ -115,8 +119,12 @@ void dot_linear(const uint16_t *x, const uint16_t *weight, const uint16_t *bias,
                 long inputs, int threads) {
     Product p = {x, weight, bias, y, rows, outputs, inputs};
     long blocks = (outputs + OUTPUTS - 1) / OUTPUTS;
+    if (threads == 1) { /* a team of one costs what a small matrix does */
+        for (long b = 0; b < blocks; b++) block_of(&p, b);
+        return;
+    }
     _Pragma("omp parallel for schedule(dynamic, 4) num_threads(threads)")
-    for (long b = 0; b < blocks; b++) block(&p, b * OUTPUTS, (b + 1) * OUTPUTS < outputs ? (b + 1) * OUTPUTS : outputs);
+    for (long b = 0; b < blocks; b++) block_of(&p, b);
 }
 #else
 int dot_supported(void) { return 0; }

@@ -4,16 +4,21 @@
 #include "_parts.h"
 
 #ifdef ROWS_SUPPORTED
+#define NEAR 1024 /* keys are spread evenly: nearly all of a large table lie within so many of where they would then be */
+
 /* The row of an n-gram of order `o`, by its key: its own, or the one of all that have none. */
 static inline int64_t chosen_row(const Tables *t, uint32_t key, long o) {
     int32_t sought = (int32_t)(key ^ 0x80000000u);
-    long from = 0, to = t->num_orders * (t->num_rows - 1);
+    long num = t->num_orders * (t->num_rows - 1);
+    long from = (long)((uint64_t)key * (uint64_t)num >> 32) - NEAR, to = from + 2 * NEAR;
+    if (from < 0 || t->keys[from] >= sought) from = 0;
+    if (to > num || t->keys[to - 1] < sought) to = num;
     while (from < to) {
         long half = (from + to) / 2;
         if (t->keys[half] < sought) from = half + 1;
         else to = half;
     }
-    return from < t->num_orders * (t->num_rows - 1) && t->keys[from] == sought ? from + t->num_orders : o;
+    return from < num && t->keys[from] == sought ? from + t->num_orders : o;
 }
 
 /* Where the rows of the n-grams are that end with the last known symbol of each row: as in bytelm/nn/ngram.py. */

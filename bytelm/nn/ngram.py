@@ -71,6 +71,7 @@ class NgramTables(nn.Module):
         self.projection = Linear(row_width, width, bias=False) if row_width else nn.Identity()
         self.row_width = row_width or width
         self._orders: Tensor | None = None  # as the native core reads them
+        self._told: tuple[tuple[object, ...], TableAddresses | None] | None = None
 
     def rows_of(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         """The row of the n-gram of each order that ends at the last byte of each string."""
@@ -89,13 +90,23 @@ class NgramTables(nn.Module):
         """The key of the n-gram of each order that ends at the last byte of each string."""
         return torch.stack([ngram_keys(bytes_BN[..., bytes_BN.shape[-1] - n :]) for n in self.orders], dim=-1)
 
-    def addresses(self, weights: Sequence[int], dtype: torch.dtype) -> TableAddresses | None:
+    def addresses(self, weights: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         """Where the tables are, for the native core; None where it cannot read them.
 
         Args:
             weights: addresses of the weights of :func:`parts_of_tables`.
             dtype: that the rows are to have.
         """
+        modules = self._modules.values()  # by name they are found in Python
+        buffers = [
+            buffer.data_ptr() for part in (self, *modules) for buffer in part._buffers.values() if buffer is not None
+        ]
+        now = (weights, dtype, *map(type, modules), *buffers)
+        if self._told is None or self._told[0] != now:
+            self._told = now, self._find_addresses(weights, dtype)
+        return self._told[1]
+
+    def _find_addresses(self, weights: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         scales, known = 0, list(weights)
         if type(self.table) is Int8Rows and self.table.is_for_core(dtype):
             scales = self.table.scales_R.data_ptr()
