@@ -83,10 +83,7 @@ def head_logits(
         h_BD.numel() // width,
         prefix_BN.shape[-1],
         width,
-        sizes.byte_width,
-        sizes.told_width,
-        sizes.inner,
-        sizes.vocab_size,
+        *sizes,
         num_symbols,
         eps,
         h_BD.dtype == torch.float32,
@@ -131,11 +128,9 @@ def draw_symbols(
         symbols[..., :known] = prefix_BRN
     logits = h_BRD.new_empty(count, num_rows, num_states, sizes.vocab_size)
     nats = h_BRD.new_empty(num_rows, num_states, count, dtype=torch.float64)
-    noise = 0, num_states, 0
-    if noise_BNV is not None:
-        if noise_BNV.stride()[1:] != (sizes.vocab_size, 1):
-            noise_BNV = noise_BNV.contiguous()
-        noise = noise_BNV.data_ptr(), num_states, noise_BNV.stride(0)
+    if noise_BNV is not None and noise_BNV.stride()[1:] != (sizes.vocab_size, 1):
+        noise_BNV = noise_BNV.contiguous()
+    noise = (0, 0) if noise_BNV is None else (noise_BNV.data_ptr(), noise_BNV.stride(0))
     native.core.draw(
         h_BRD.data_ptr(),
         *addresses,
@@ -143,17 +138,14 @@ def draw_symbols(
         symbols.data_ptr(),
         tables,
         (windows_BRN.data_ptr(), windows_BRN.shape[-1]),
-        noise,
+        (noise[0], num_states, noise[1]),
         logits.data_ptr(),
         nats.data_ptr(),
         num_rows * num_states,
         known,
         count,
         width,
-        sizes.byte_width,
-        sizes.told_width,
-        sizes.inner,
-        sizes.vocab_size,
+        *sizes,
         temperature,
         eps,
         h_BRD.dtype == torch.float32,
