@@ -100,7 +100,7 @@ def measure_forwards(
         for kind in sorted(cases, key=lambda kind: -kind.positions):
             for _ in range(_WARM_UP):
                 cases[kind]()
-        timed = {kind: lambda case=case: seconds_per_call(case, lm.model.device) for kind, case in cases.items()}
+        timed = {kind: lambda case=case: _settled(case, lm.model.device) for kind, case in cases.items()}
         runs = take_turns(timed, repeats)
     return [
         ForwardCost(
@@ -114,6 +114,12 @@ def measure_forwards(
         )
         for kind in cases
     ]
+
+
+def _settled(case: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call of which as many came just before: after a wide forward a processor is slower for a while."""
+    seconds_per_call(case, device)
+    return seconds_per_call(case, device)
 
 
 def _start(target: PatchTarget | NextTarget, batch: int, slots: int, positions: int) -> None:

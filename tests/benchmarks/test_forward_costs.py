@@ -134,6 +134,21 @@ def test_every_kind_of_forward_is_measured_against_one_position(kind, law, heads
         assert cost.bytes_read_per_second == pytest.approx(read / cost.seconds)
 
 
+def test_what_a_forward_takes_right_after_another_does_not_count(monkeypatch):
+    """Each kind is first called as long again: here its first turn takes nine times as long."""
+    monkeypatch.setattr(forwards_module, "_forward", lambda target, batch, kind: lambda: kind)
+    before = []
+
+    def seconds(case, _):
+        slow = before[-1:] != [case()]
+        before.append(case())
+        return 9.0 if slow else 1.0
+
+    monkeypatch.setattr(forwards_module, "seconds_per_call", seconds)
+    costs = measure_forwards(language_model("chained"), slots=32, repeats=2)
+    assert {cost.seconds for cost in costs} == {1.0}
+
+
 def test_forwards_are_measured_and_a_short_context_bounds_them():
     lm = LanguageModel(tiny_model(context=32), Tokenizer(get_encoding("dense-ja")))
     costs = measure_forwards(lm, laws=["next"], batch=2, repeats=1)
