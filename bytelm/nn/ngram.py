@@ -97,7 +97,7 @@ class NgramTables(nn.Module):
             weights: addresses of the weights of :func:`parts_of_tables`.
             dtype: that the rows are to have.
         """
-        modules = self._modules.values()  # by name they are found in Python
+        modules = list(filter(None, self._modules.values()))  # by name they are found in Python
         buffers = [
             buffer.data_ptr() for part in (self, *modules) for buffer in part._buffers.values() if buffer is not None
         ]
