@@ -21,11 +21,13 @@ def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) ->
         path: of the picture.
         means: figures of each group, the mean over seeds.
         plot: ``x`` and ``y``, fields; ``xlabel`` and ``ylabel``; ``colour`` and ``marker``, names of axes; ``front``,
-            whether the points that no other beats are joined; ``groups``, those that are drawn, as a glob.
+            whether the points that no other beats are joined; ``groups``, those that are drawn, as a glob. After ``-``
+            more of ``x`` is better.
         title: above it.
     """
+    sign = -1 if plot["x"].startswith("-") else 1
     points = [
-        (lookup(mean, plot["x"]), lookup(mean, plot["y"]), mean["options"], group)
+        (lookup(mean, plot["x"].removeprefix("-")), lookup(mean, plot["y"]), mean["options"], group)
         for group, mean in means.items()
         if fnmatchcase(group, plot.get("groups", "*"))
     ]
@@ -47,7 +49,7 @@ def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) ->
             label=", ".join(filter(None, (colour, marker))),
         )
     if plot.get("front", True):
-        front = [points[i][:2] for i in pareto_front([point[:2] for point in points])]
+        front = [points[i][:2] for i in pareto_front([(sign * x, y) for x, y, *_ in points])]
         axes.plot(*zip(*front, strict=True), "--", drawstyle="steps-post", color="#999999", linewidth=1, zorder=0)
     axes.set(xscale=plot.get("xscale", "log"), xlabel=plot["xlabel"], ylabel=plot["ylabel"], title=title)
     axes.grid(color="#e4e4e4", linewidth=0.6, which="both")

@@ -110,17 +110,30 @@ def _state(study: Study, size: str, results: dict[str, Any]) -> str:
     if done:
         lines[0] += f", the last one on {results['date']}."
         seconds = sum(cell["train"]["processor_s"] for cell in done.values())
-        loads = [cell["load_average"] for cell in done.values()]
-        lines.append(
-            f"Training took {seconds / 60:.0f} minutes of one processor; other work ran beside it (load average"
-            f" {min(loads):.1f} to {max(loads):.1f}), so characters per second are worth little."
-        )
+        lines.append(f"Training took {seconds / 60:.0f} minutes of one processor. {_how_fast(study, done)}")
     missing = sorted({name.rpartition("/")[0] for name in planned} - set(groups(results)))
     if missing:
         lines.append(f"Not run: {', '.join(f'`{name}`' for name in missing)}.")
     others = [name for name in ("cpu", "gpu") if name != size and not study.results().get(name, {}).get("cells")]
     lines += [f"Size `{name}`: configured, not run (`{command} {name} --data DIR`)." for name in others]
     return "\n".join(lines)
+
+
+def _how_fast(study: Study, cells: dict[str, Any]) -> str:
+    """What characters per second are worth: those measured beside other cells little."""
+    timed = [cell for cell in cells.values() if "speeds" in cell]
+    again = [cell["speed_load_average"] for cell in timed if "speed_load_average" in cell]
+    if timed and len(again) == len(timed):
+        command = f"python -m experiments.study speeds {study.number}"
+        return (
+            f"Characters per second were measured afterwards, one cell after the other (`{command} --data DIR`; load"
+            f" average {min(again):.1f} to {max(again):.1f})."
+        )
+    loads = [cell["load_average"] for cell in cells.values()]
+    return (
+        f"Other work ran beside it (load average {min(loads):.1f} to {max(loads):.1f}), so characters per second are"
+        " worth little."
+    )
 
 
 def _table(study: Study, results: dict[str, Any]) -> str:

@@ -206,6 +206,7 @@ def measure_again(jobs: Sequence[Job], place: Place, results: Path | None = None
         amounts = job.cell.settings["study"]["measure"]
         found["speeds"] = measure_speeds(Trained(folder, path.parent, planned.text, amounts))
         found["default"] |= found["speeds"].get(found["default"]["law"], {}).get("none", {})
+        found["speed_load_average"] = os.getloadavg()[0]
         _write(path, found)
         print(f"{job.name}: measured", flush=True)
     for study in {job.study.number: job.study for job in jobs}.values():

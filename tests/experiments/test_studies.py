@@ -112,7 +112,7 @@ def test_speeds_are_measured_again_and_nothing_else(tmp_path, capsys):
     for name in (f"{cell}/seed0" for cell in wanted):  # others may be there, of other tests
         cell = after[name]
         assert cell["default"]["chars_per_second"] == cell["speeds"][cell["default"]["law"]]["none"]["chars_per_second"]
-        same = set(cell) - {"speeds", "default"}
+        same = set(cell) - {"speeds", "default", "speed_load_average"}
         assert {key: cell[key] for key in same} == {key: before[name][key] for key in same}
 
 
@@ -264,6 +264,13 @@ def test_figures_come_from_results_alone(tmp_path):
     state = render.fill("{{state}}", study)
     assert "2 of 3 cells" in state
     assert "Not run: `time/x`." in state
+    assert "(load average 1.0 to 1.0), so characters per second are worth little" in state
+    for timed in results["cpu"]["cells"].values():
+        timed |= {"speeds": {}, "speed_load_average": 0.75}
+    study.results_file.write_text(json.dumps(results), encoding="utf-8")
+    state = render.fill("{{state}}", study)
+    assert "measured afterwards" in state
+    assert "load average 0.8 to 0.8" in state
     assert lookup(means(results["cpu"]), f"{group}:best:bits_per_char") == 5.25
 
 
