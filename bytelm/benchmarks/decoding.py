@@ -163,6 +163,7 @@ def measure_decoding(
     rows = [prompts[i % len(prompts)] for i in range(num_rows)]
 
     def decode(way: Way, num_new: int) -> DecodingRun:
+        """Generate for all rows, a batch after the other."""
         calls = []
         for begin in range(0, num_rows, batch):
             began = time.perf_counter()

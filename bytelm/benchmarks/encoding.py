@@ -150,6 +150,7 @@ class _Runs:
         self.strings: list[float] = []
 
     def once(self) -> None:
+        """One turn."""
         pieces = self._pieces(self.text)
         encode, decode, self.num_symbols = self._code(pieces)
         self.encode.append(self.utf8_bytes / encode / 1e6)
@@ -157,6 +158,7 @@ class _Runs:
         self.strings.append(len(self.short) / self._encode_short(self.short))
 
     def speed(self, references: Mapping[str, "_Runs"]) -> CodingSpeed:
+        """The medians of the turns, and of the ratios to the references in the same turns."""
         return CodingSpeed(
             self.coder.name,
             self.coder.kind,

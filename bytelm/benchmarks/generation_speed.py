@@ -93,6 +93,7 @@ def measure_generation(
         check_generation(name, lm, prompts, max_new_chars)
 
     def decode(case: _Case, some: Sequence[str], num_chars: int) -> _Run:
+        """Continue some prompts one by one."""
         lm = models[case.model][0]
         chars = forwards = 0
         began = time.perf_counter()

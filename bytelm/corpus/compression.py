@@ -188,6 +188,7 @@ class _Frames(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Put decompressed bytes into ``buffer``, and say how many; 0 at the end of the last frame."""
         while not self._output:
             data = b""
             if self._fresh or self._frame.needs_input:

@@ -78,27 +78,27 @@ class ChainedHeads(nn.Module):
         self._sizes = HeadSizes(byte_width, told_width, inner, vocab_size)
 
     def forward(
-        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
+        self, h_BTD: Hidden, windows_BT_: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T K V"]:
         """Logits of all heads, head j given targets 1 … j - 1 (teacher forcing)."""
-        return torch.stack([self.step(h_BTD, windows_BTP, targets_BTK[..., :j]) for j in range(self.num_heads)], dim=2)
+        return torch.stack([self.step(h_BTD, windows_BT_, targets_BTK[..., :j]) for j in range(self.num_heads)], dim=2)
 
     def step(
-        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
+        self, h_BD: Float[Tensor, "*B D"], window_B_: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"]:
         """Logits of head N + 1 after a prefix of N bytes of the patch."""
-        found = self._in_core(h_BD, window_BP, prefix_BN) if native.takes(h_BD) else None
+        found = self._in_core(h_BD, window_B_, prefix_BN) if native.takes(h_BD) else None
         if found is not None:
             return found
-        s_BD = self._state(h_BD, window_BP, prefix_BN)
+        s_BD = self._state(h_BD, window_B_, prefix_BN)
         return self.unembeddings[prefix_BN.shape[-1] % len(self.unembeddings)](self.norm(s_BD))
 
     def _state(
-        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
+        self, h_BD: Float[Tensor, "*B D"], window_B_: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B D"]:
         """The state, what the prefix changes in it, and the rows of n-grams."""
         n, told = prefix_BN.shape[-1], self.embedding(prefix_BN).flatten(-2)
-        before = torch.cat((window_BP, prefix_BN), dim=-1)
+        before = torch.cat((window_B_, prefix_BN), dim=-1)
         if self.mixed and self.tables is not None:
             sum_BF = self.tables.sum_of_rows(before)
             told = torch.cat((told, sum_BF), dim=-1)
@@ -137,7 +137,7 @@ class ChainedHeads(nn.Module):
         )
 
     def _in_core(
-        self, h_BD: Float[Tensor, "*B D"], window_BP: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
+        self, h_BD: Float[Tensor, "*B D"], window_B_: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]
     ) -> Float[Tensor, "*B V"] | None:
         """:meth:`step` in one call of the native core; None where it cannot read these weights."""
         addresses = _HEADS.addresses(self, h_BD.dtype)
@@ -145,7 +145,7 @@ class ChainedHeads(nn.Module):
             return None
         sum_BF = added_BD = None
         if self.tables is not None:
-            sum_BF = self.tables.sum_of_rows(torch.cat((window_BP, prefix_BN), dim=-1))
+            sum_BF = self.tables.sum_of_rows(torch.cat((window_B_, prefix_BN), dim=-1))
             added_BD = self.tables.projection(sum_BF)
             if sum_BF.dtype != h_BD.dtype or added_BD.dtype != h_BD.dtype:
                 return None

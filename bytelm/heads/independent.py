@@ -16,7 +16,7 @@ class IndependentHeads(nn.Module):
         self.unembedding = Linear(width, num_heads * vocab_size, bias=False)
 
     def forward(
-        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
+        self, h_BTD: Hidden, windows_BT_: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T K V"]:
         """Logits of all heads. Windows and targets are not looked at."""
         return self.unembedding(h_BTD).unflatten(-1, (self.num_heads, self.vocab_size))

@@ -35,7 +35,7 @@ class LMHead(nn.Module):
         self.unembedding = Linear(width, num_rows, bias=bias)
 
     def forward(
-        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
+        self, h_BTD: Hidden, windows_BT_: Int[Tensor, "B T _"], targets_BTK: Int[Tensor, "B T K"]
     ) -> Float[Tensor, "B T 1 V"]:
         """Logits of the symbol after each state. Windows and targets are not looked at."""
         return self.logits(h_BTD)[:, :, None]

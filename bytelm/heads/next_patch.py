@@ -41,7 +41,7 @@ class NextPatch(nn.Module):
         self.feedforward_norm, self.feedforward = feedforward_norm, feedforward
         self.norm = norm
 
-    def forward(self, h_BD: Float[Tensor, "*B D"], patch_BP: Int[Tensor, "*B _"]) -> Float[Tensor, "*B D"]:
+    def forward(self, h_BD: Float[Tensor, "*B D"], patch_BP: Int[Tensor, "*B P"]) -> Float[Tensor, "*B D"]:
         """Guess the state after ``patch_BP`` from ``h_BD``, the state (or a guess of it) before it."""
         x_BD = self.mix(torch.cat((self.state_norm(h_BD), self.bytes_norm(self.merger(patch_BP))), dim=-1))
         return self.norm(x_BD + self.feedforward(self.feedforward_norm(x_BD)))

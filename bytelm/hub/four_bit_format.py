@@ -110,6 +110,7 @@ class _Reader:
     where: str
 
     def weight(self) -> FourBitWeight:
+        """All of the weight, whose parts fit together."""
         state_name, quant_type = self._state_name()
         state = self._state(state_name, quant_type)
         num = prod(state["shape"])

@@ -52,6 +52,11 @@ def draft_nats(logits_BTKV: Float[Tensor, "B T K V"], law_BTV: Float[Tensor, "B 
     return torch.cat(nats, dim=-1)
 
 
+def _positions(windows_BTP: Windows, view: CacheView | DocumentView | None) -> Int[Tensor, "*_ T"]:
+    """Patch positions of the windows: those of the view, else from 0."""
+    return torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
+
+
 def _with_windows_before(
     windows_BTP: Windows, positions: Int[Tensor, "*_ T"], view: CacheView | DocumentView | None, num: int
 ) -> Int[Tensor, "B T _"]:
@@ -114,7 +119,7 @@ class ByteLM(nn.Module):
             windows_BTP: consecutive windows of each sequence; without a ``view`` they start at patch position 0.
             view: where in a cache the windows go, and what they see there; or which documents they are of.
         """
-        positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
+        positions = _positions(windows_BTP, view)
         symbols_BTN = _with_windows_before(windows_BTP, positions, view, self._num_windows_before)
         x_BTD = run_blocks(self.blocks, self.position, self.merger(symbols_BTN, positions), positions, view)
         return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
@@ -145,7 +150,7 @@ class ByteLM(nn.Module):
         num = self._num_windows_before_heads
         if not num:
             return windows_BTP
-        positions = torch.arange(windows_BTP.shape[1], device=windows_BTP.device) if view is None else view.positions
+        positions = _positions(windows_BTP, view)
         symbols = _with_windows_before(windows_BTP, positions, view, self._num_windows_before)  # as in ``forward``
         return symbols[..., (self._num_windows_before - num) * windows_BTP.shape[-1] :]
 
@@ -158,7 +163,7 @@ class ByteLM(nn.Module):
         return self.heads(h_BTD, windows, targets), targets
 
     def predict_ahead(
-        self, h_BTD: Hidden, windows_BTP: Int[Tensor, "B T _"], targets_BTP: Windows
+        self, h_BTD: Hidden, windows_BT_: Int[Tensor, "B T _"], targets_BTP: Windows
     ) -> list[Float[Tensor, "B _ K V"]]:
         """Logits of the heads on guessed states, from what :meth:`read` gives (teacher forcing).
 
@@ -171,8 +176,8 @@ class ByteLM(nn.Module):
         frozen = {name: parameter.detach() for name, parameter in self.heads.named_parameters()}
         guess_BTD, logits = h_BTD.detach(), []
         for n in range(1, self.config.next_patch.depth + 1):
-            windows, targets = windows_BTP[:, n:], targets_BTP[:, n:]
-            guess_BTD = self.next_patch(guess_BTD[:, :-1], windows)
+            windows, targets = windows_BT_[:, n:], targets_BTP[:, n:]
+            guess_BTD = self.next_patch(guess_BTD[:, :-1], windows[..., -self.config.patch :])
             logits.append(functional_call(self.heads, frozen, (guess_BTD, windows, targets)))
         return logits
 

@@ -128,9 +128,9 @@ static PyObject *body(PyObject *self, PyObject *args) {
 PyDoc_STRVAR(head_doc,
              "head(x, embedding, prefix, up, down, added, told, norm, unembedding, logits, rows, known, width,\n"
              "     byte_width, told_width, inner, vocabulary, symbols, eps, float32, threads)\n\n"
-             "Logits of a chained head, over addresses: of x + down silu(up [x, embeddings of the prefix, told]) + added,\n"
-             "normalised. The prefix is int64, of `known` symbols; 0 stands for no MLP, for nothing told, and for\n"
-             "nothing added. All else is float32 or bfloat16. Widths in multiples of 16, at least 6 outputs.");
+             "Logits of a chained head, over addresses: of x + down silu(up [x, embeddings of the prefix, told]) +\n"
+             "added, normalised. The prefix is int64, of `known` symbols; 0 stands for no MLP, for nothing told, and\n"
+             "for nothing added. All else is float32 or bfloat16. Widths in multiples of 16, at least 6 outputs.");
 
 static PyObject *head(PyObject *self, PyObject *args) {
     Address x, embedding, prefix, up, down, added, told, norm, unembedding, logits;
@@ -179,14 +179,16 @@ static int read_tables(PyObject *tables, Tables *t) {
 PyDoc_STRVAR(draw_doc,
              "draw(x, embedding, norm, of, symbols, tables, windows, noise, logits, nats, rows, known, count, width,\n"
              "     byte_width, told_width, inner, vocabulary, temperature, eps, float32, threads)\n\n"
-             "Chained heads one after the other, over addresses. `of` has unembedding, up and down of each head. Symbols\n"
-             "are int64 [rows, known + count], of which the first `known` are given and the others are written: each the\n"
-             "largest of logits / temperature + noise, of logits alone where the noise is 0, the first of equals. Logits\n"
-             "are [count, rows, vocabulary], and -log p of each symbol, float64, [rows, count]; noise is a tuple of its address, float64 [rows / states, states count,\n"
-             "vocabulary], states, and the numbers from one of those rows to the next. Tables are None, or a tuple of\n"
-             "rows, scales of int8 rows or 0, projection or 0, orders (int64), sorted keys (int32) of those n-grams that\n"
-             "have rows, or 0, number of orders, of rows of each, and numbers of a row; windows are an address and a length: the int64 before a prefix. The caller sees to it\n"
-             "that symbols have embeddings; MLPs are told sums of rows, or nothing (told_width 0). All else is as for head.");
+             "Chained heads one after the other, over addresses. `of` has unembedding, up and down of each head.\n"
+             "Symbols are int64 [rows, known + count], of which the first `known` are given and the others are\n"
+             "written: each the largest of logits / temperature + noise, of logits alone where the noise is 0, the\n"
+             "first of equals. Logits are [count, rows, vocabulary]; nats are -log p of each symbol, float64 [rows,\n"
+             "count]. Noise is a tuple of its address, float64 [rows / states, states count, vocabulary], of states,\n"
+             "and of the numbers from one of those rows to the next. Tables are None, or a tuple of rows, scales of\n"
+             "int8 rows or 0, projection or 0, orders (int64), sorted keys (int32) of those n-grams that have rows\n"
+             "or 0, number of orders, of rows of each, and numbers of a row. Windows are an address and a length: the\n"
+             "int64 before a prefix. The caller sees to it that symbols have embeddings; MLPs are told sums of rows,\n"
+             "or nothing (told_width 0). All else is as for head.");
 
 static PyObject *draw(PyObject *self, PyObject *args) {
     Address x, embedding, norm, symbols, windows, noise, logits, nats;
@@ -196,10 +198,10 @@ static PyObject *draw(PyObject *self, PyObject *args) {
     Draw d = {0};
     Head *h = &d.head;
     Tables *t = &d.tables;
-    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)KKllllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts, &symbols,
-                          &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &nats, &h->rows,
-                          &h->known, &d.count, &h->width, &h->byte_width, &h->told_width, &h->inner, &h->vocabulary,
-                          &d.temperature, &h->eps, &float32, &h->threads))
+    if (!PyArg_ParseTuple(args, "KKKO!KO(Kl)(Kll)KKllllllllffpi", &x, &embedding, &norm, &PyTuple_Type, &parts,
+                          &symbols, &tables, &windows, &t->window, &noise, &d.states, &d.noise_row, &logits, &nats,
+                          &h->rows, &h->known, &d.count, &h->width, &h->byte_width, &h->told_width, &h->inner,
+                          &h->vocabulary, &d.temperature, &h->eps, &float32, &h->threads))
         return NULL;
     if (!read_tables(tables, t)) return NULL;
     t->windows = AT(const int64_t *, windows);

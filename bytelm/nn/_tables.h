@@ -4,7 +4,8 @@
 #include "_parts.h"
 
 #ifdef ROWS_SUPPORTED
-#define NEAR 1024 /* keys are spread evenly: nearly all of a large table lie within so many of where they would then be */
+/* Keys are spread evenly: nearly all of a large table lie within so many of where they would then be. */
+#define NEAR 1024
 
 /* The row of an n-gram of order `o`, by its key: its own, or the one of all that have none. */
 static inline int64_t chosen_row(const Tables *t, uint32_t key, long o) {

@@ -78,6 +78,7 @@ class _Blocked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of q, k and v, from weights that are computed again, block by block."""
         q, k, v = ctx.saved_tensors  # q is scaled
         keys, values, num_kv_heads = k.flatten(0, 1), v.flatten(0, 1), k.shape[1]
         of_q = torch.empty_like(q, memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Hashed n-gram tables: capacity that costs a row read per position and no matrix work."""
+"""Tables of n-grams, hashed or chosen: capacity that costs a row read per position and no matrix work."""
 
 from collections.abc import Sequence
 
@@ -48,11 +48,6 @@ def ngram_keys(bytes_TN: Int[Tensor, "*T N"]) -> Int[Tensor, "*T"]:
     return key
 
 
-def ngram_rows(bytes_TN: Int[Tensor, "*T N"], num_rows: int) -> Int[Tensor, "*T"]:
-    """Row of the n-gram made of the last axis in a table that all share."""
-    return ngram_keys(bytes_TN) % num_rows
-
-
 class NgramTables(nn.Module):
     """The sum over n of a learned row for the n bytes that end a byte string (cf. BLT's hash n-gram embeddings,
     Pagnoni et al. 2024, arXiv:2412.09871, section 3.2.1; here one row per patch position, at full width).
@@ -71,7 +66,7 @@ class NgramTables(nn.Module):
         self.projection = Linear(row_width, width, bias=False) if row_width else nn.Identity()
         self.row_width = row_width or width
         self._orders: Tensor | None = None  # as the native core reads them
-        self._told: tuple[tuple[object, ...], TableAddresses | None] | None = None
+        self._found: tuple[tuple[object, ...], TableAddresses | None] | None = None  # addresses, and what they hold for
 
     def rows_of(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         """The row of the n-gram of each order that ends at the last byte of each string."""
@@ -102,9 +97,9 @@ class NgramTables(nn.Module):
             buffer.data_ptr() for part in (self, *modules) for buffer in part._buffers.values() if buffer is not None
         ]
         now = (weights, dtype, *map(type, modules), *buffers)
-        if self._told is None or self._told[0] != now:
-            self._told = now, self._find_addresses(weights, dtype)
-        return self._told[1]
+        if self._found is None or self._found[0] != now:
+            self._found = now, self._find_addresses(weights, dtype)
+        return self._found[1]
 
     def _find_addresses(self, weights: tuple[int, ...], dtype: torch.dtype) -> TableAddresses | None:
         scales, known = 0, list(weights)

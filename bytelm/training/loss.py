@@ -170,22 +170,22 @@ def _mean(terms_BTK: Float[Tensor, "B T K"], counts_BTK: Bool[Tensor, "B T K"] |
 def predict(
     heads: IndependentHeads | ChainedHeads | LMHead,
     h_BTD: Hidden,
-    windows_BTP: Int[Tensor, "B T _"],
+    windows_BT_: Int[Tensor, "B T _"],
     targets_BTK: Int[Tensor, "B T K"],
 ) -> Float[Tensor, "B T K V"]:
     """Logits of all heads (teacher forcing)."""
-    return heads(h_BTD, windows_BTP, targets_BTK)
+    return heads(h_BTD, windows_BT_, targets_BTK)
 
 
 def predict_detached(
     heads: IndependentHeads | ChainedHeads | LMHead,
     h_BTD: Hidden,
-    windows_BTP: Int[Tensor, "B T _"],
+    windows_BT_: Int[Tensor, "B T _"],
     targets_BTK: Int[Tensor, "B T K"],
 ) -> Float[Tensor, "B T K V"]:
     """Logits of all heads (teacher forcing), of which head 1 alone sends a gradient to the states."""
     states = [h_BTD] + [h_BTD.detach()] * (targets_BTK.shape[-1] - 1)
-    logits = [heads.step(state, windows_BTP, targets_BTK[..., :j]) for j, state in enumerate(states)]
+    logits = [heads.step(state, windows_BT_, targets_BTK[..., :j]) for j, state in enumerate(states)]
     return torch.stack(logits, dim=2)
 
 

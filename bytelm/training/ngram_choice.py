@@ -76,9 +76,9 @@ def rank_ngrams(symbols: NDArray[Any], vocab_size: int, orders: Sequence[int], n
             f"tables.orders: found {tuple(orders)} of {vocab_size} symbols, expected at most"
             f" {_KEY_BITS // bits - 1} for chosen n-grams"
         )
-    symbols = symbols.astype(np.uint64)
-    counts = np.bincount(symbols.astype(np.int64), minlength=vocab_size)
+    counts = np.bincount(symbols, minlength=vocab_size)
     shorter = _Grams(np.arange(vocab_size, dtype=np.uint64), (counts + 0.5) / (counts.sum() + 0.5 * vocab_size))
+    symbols = symbols.astype(np.uint64)
     found = list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]()
     for n in range(1, max(orders) + 1):
         contexts, gains, shorter = _gains(symbols, n, bits, shorter)
@@ -96,21 +96,15 @@ def _gains(
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64], _Grams]:
     """The n-grams that something follows, what each is worth in bits, and the (n + 1)-grams."""
     codes, counts = _count(symbols, n + 1, bits)
-    if not len(codes):
-        return codes, np.empty(0), _Grams(codes, np.empty(0))
     contexts = codes >> np.uint64(bits)
-    new = np.concatenate(([True], contexts[1:] != contexts[:-1]))
-    begins, of = np.flatnonzero(new), np.cumsum(new) - 1
-    totals = np.add.reduceat(counts, begins)
-    kinds = np.diff(np.append(begins, len(codes)))
+    begins, num_kinds = _runs(contexts)
+    totals, kinds = (np.repeat(of, num_kinds) for of in (np.add.reduceat(counts, begins), num_kinds))
     without_first = codes & np.uint64((1 << (bits * n)) - 1)
     lower = shorter.probabilities[np.searchsorted(shorter.codes, without_first)]
-    whole, kinds = totals[of], kinds[of]
-    probabilities = (counts - DISCOUNT + DISCOUNT * kinds * lower) / whole
-    kinds, whole = kinds - (counts == 1), np.maximum(whole - 1, 1)  # without the occurrence that is predicted
-    left_out = np.where(
-        totals[of] > 1, (np.maximum(counts - 1 - DISCOUNT, 0) + DISCOUNT * kinds * lower) / whole, lower
-    )
+    probabilities = (counts - DISCOUNT + DISCOUNT * kinds * lower) / totals
+    kinds = kinds - (counts == 1)  # from here without the occurrence that is predicted
+    others = np.maximum(counts - 1 - DISCOUNT, 0) + DISCOUNT * kinds * lower
+    left_out = np.where(totals > 1, others / np.maximum(totals - 1, 1), lower)
     gains = np.add.reduceat(counts * np.log2(left_out / lower), begins)
     return contexts[begins], gains, _Grams(codes, probabilities)
 
@@ -119,11 +113,19 @@ def _count(symbols: NDArray[np.uint64], n: int, bits: int) -> tuple[NDArray[np.u
     """The different n-grams of a text, each one number, in their order, and how often it has them."""
     num = max(0, len(symbols) - n + 1)
     codes = np.zeros(num, np.uint64)
-    for i in range(n if num else 0):
+    for i in range(n):
         codes = (codes << np.uint64(bits)) | symbols[i : i + num]
     codes.sort()
-    begins = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1]))) if num else np.empty(0, np.int64)
-    return codes[begins], np.diff(np.append(begins, num))
+    begins, counts = _runs(codes)
+    return codes[begins], counts
+
+
+def _runs(ordered: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the runs of equal numbers begin, and how long they are."""
+    is_new = np.ones(len(ordered), bool)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    begins = np.flatnonzero(is_new)
+    return begins, np.diff(np.append(begins, len(ordered)))
 
 
 def _keys(codes: NDArray[np.uint64], n: int, bits: int) -> NDArray[np.int64]:

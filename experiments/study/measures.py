@@ -16,6 +16,7 @@ from .commands import bytelm
 from .texts import Text
 
 TURNS = 3
+"""Of every way to draft, at the least, where speeds alone are measured."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,7 @@ class Trained:
 def _likelihood(trained: Trained) -> dict[str, Any]:
     """Bits, operations, sizes and speeds of every law, by ``bytelm compare`` on the pieces."""
     amounts = trained.amounts
-    lines = trained.scratch / "held_out.jsonl"
-    _write_pieces(lines, trained.pieces())
-    compare = _compare(trained, lines)
+    compare = _compare(trained)
     if trained.device == "cpu":
         found = timed = bytelm(*compare, *_generate(amounts))
     else:
@@ -80,14 +79,14 @@ def _likelihood(trained: Trained) -> dict[str, Any]:
 
 def measure_speeds(trained: Trained) -> dict[str, Any]:
     """Speeds alone, by law and draft: medians of at least :data:`TURNS` turns."""
-    lines, amounts = trained.scratch / "held_out.jsonl", trained.amounts
+    amounts = {**trained.amounts, "repeats": max(TURNS, trained.amounts["repeats"])}
+    return _by_law(bytelm(*_compare(trained), "--limit", 4 * amounts["prompts"], *_generate(amounts))["speeds"])
+
+
+def _compare(trained: Trained) -> tuple[Any, ...]:
+    """The command that scores the pieces, which are written for it."""
+    lines, window = trained.scratch / "held_out.jsonl", trained.amounts["window"]
     _write_pieces(lines, trained.pieces())
-    amounts = {**amounts, "repeats": max(TURNS, amounts["repeats"])}
-    return _by_law(bytelm(*_compare(trained, lines), "--limit", 4 * amounts["prompts"], *_generate(amounts))["speeds"])
-
-
-def _compare(trained: Trained, lines: Path) -> tuple[Any, ...]:
-    window = trained.amounts["window"]
     return "compare", trained.folder, "--data", lines, "--window", window, "--context", window
 
 

@@ -166,10 +166,8 @@ def run_cell(job: Job, place: Place, shop: Workshop) -> Outcome:
 
 
 def _train_and_measure(job: Job, place: Place, shop: Workshop, folder: Path) -> dict[str, Any]:
-    cell, reference = job.cell, job.study.reference(place.size, job.cell)
-    if place.device == "cuda":
-        cell = replace(cell, settings=merge(cell.settings, _ON_CUDA))
-    planned = plan_cell(cell, reference, shop)
+    cell = _on_device(job.cell, place)
+    planned = plan_cell(cell, job.study.reference(place.size, job.cell), shop)
     settings = cell.settings["study"]
     found: dict[str, Any] = {
         "options": cell.options,
@@ -187,6 +185,11 @@ def _train_and_measure(job: Job, place: Place, shop: Workshop, folder: Path) -> 
     return found
 
 
+def _on_device(cell: Cell, place: Place) -> Cell:
+    """The cell as it is trained there."""
+    return replace(cell, settings=merge(cell.settings, _ON_CUDA)) if place.device == "cuda" else cell
+
+
 def measure_again(jobs: Sequence[Job], place: Place, results: Path | None = None) -> None:
     """Measure the speeds of finished cells once more, one after the other: beside other work they say little.
 
@@ -201,9 +204,9 @@ def measure_again(jobs: Sequence[Job], place: Place, results: Path | None = None
         found = _read(path) if path.is_file() else {}
         if "speeds" not in found:
             continue
-        planned = plan_cell(job.cell, job.study.reference(place.size, job.cell), shop, found["plan"])
-        folder = Path(train_cell(job.cell, planned, shop)["model"])
-        amounts = job.cell.settings["study"]["measure"]
+        cell = _on_device(job.cell, place)
+        planned = plan_cell(cell, job.study.reference(place.size, job.cell), shop, found["plan"])
+        folder, amounts = Path(train_cell(cell, planned, shop)["model"]), cell.settings["study"]["measure"]
         found["speeds"] = measure_speeds(Trained(folder, path.parent, planned.text, amounts))
         found["default"] |= found["speeds"].get(found["default"]["law"], {}).get("none", {})
         found["speed_load_average"] = os.getloadavg()[0]

@@ -5,10 +5,11 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from study import grid, render, team
+from study import grid, render, runner, team
 from study.__main__ import main
 from study.cells import model_of, plan_cell
 from study.figures import lookup, means, with_text_speed
@@ -100,20 +101,34 @@ def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
 
 
 def test_speeds_are_measured_again_and_nothing_else(tmp_path, capsys):
-    work = tmp_path
     wanted = "operations/utf8+independent", "time/dense-ja+chained"
-    before = run(work, "01", *wanted)
-    runs = sorted((work / "out" / "smoke" / "trained").iterdir())
-    args = ["speeds", "01", "--size", "smoke", "--out", str(work / "out"), "--results", str(work / "results")]
+    before = run(tmp_path, "01", *wanted)
+    runs = sorted((tmp_path / "out" / "smoke" / "trained").iterdir())
+    args = ["speeds", "01", "--size", "smoke", "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
     assert main([*args, "--only", wanted[0], "--only", wanted[1]]) == 0
     assert capsys.readouterr().out.count(": measured") == 2
-    after = run(work, "01", *wanted)
-    assert sorted((work / "out" / "smoke" / "trained").iterdir()) == runs
-    for name in (f"{cell}/seed0" for cell in wanted):  # others may be there, of other tests
-        cell = after[name]
+    after = run(tmp_path, "01", *wanted)
+    assert sorted((tmp_path / "out" / "smoke" / "trained").iterdir()) == runs
+    for name, cell in after.items():
+        assert cell["speeds"] != before[name]["speeds"]
         assert cell["default"]["chars_per_second"] == cell["speeds"][cell["default"]["law"]]["none"]["chars_per_second"]
         same = set(cell) - {"speeds", "default", "speed_load_average"}
         assert {key: cell[key] for key in same} == {key: before[name][key] for key in same}
+
+
+def test_a_cell_of_a_gpu_is_measured_again_as_it_was_trained(tmp_path, monkeypatch):
+    place, job = Place("smoke", None, tmp_path, "cuda"), choose([read_study("01")], "smoke", ["utf8+independent"])[0]
+    file = place.file(job.study, job.cell)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"speeds": {}, "plan": {"steps": 1}, "default": {"law": "next"}}), encoding="utf-8")
+    asked = []
+    monkeypatch.setattr(runner, "plan_cell", lambda cell, reference, shop, before: SimpleNamespace(text=before))
+    monkeypatch.setattr(runner, "train_cell", lambda cell, *_: asked.append(cell) or {"model": "here"})
+    monkeypatch.setattr(runner, "measure_speeds", lambda trained: {"next": {"none": {"chars_per_second": 7.0}}})
+    monkeypatch.setattr(runner, "write_results", lambda *_: None)
+    runner.measure_again([job], place)
+    assert [cell.settings["fit"]["trainer"]["accelerator"] for cell in asked] == ["gpu"]
+    assert json.loads(file.read_text(encoding="utf-8"))["default"] == {"law": "next", "chars_per_second": 7.0}
 
 
 def test_what_two_studies_train_alike_is_trained_once(work):

@@ -5,7 +5,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from support import KINDS, tiny_config, tiny_model
+from support import KINDS, LIGHTNING_ADVICE, tiny_config, tiny_model
 
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError, CorpusError
@@ -16,12 +16,7 @@ from bytelm.tokenizer import Tokenizer
 from bytelm.training import ByteLMModule, InstructData, LossConfig, OptimizerConfig
 from bytelm.training.loss import TrainingLoss
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-]
+pytestmark = LIGHTNING_ADVICE
 ENCODING = get_encoding("dense-ja")
 TOKENIZER = Tokenizer(ENCODING)
 PAIRS = [("赤い花は", "椿"), ("海の色は", "青い"), ("山の上の", "雪"), ("犬", "わんと鳴く"), ("猫が", "眠る。")]

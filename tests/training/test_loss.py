@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import KINDS, TEXTS, tiny_config, tiny_model
+from support import KINDS, LIGHTNING_ADVICE, TEXTS, tiny_config, tiny_model
 
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
@@ -16,12 +16,7 @@ from bytelm.tokenizer import Tokenizer
 from bytelm.training import ByteLMModule, CorpusData, LossConfig, OptimizerConfig
 from bytelm.training.loss import TrainingLoss, num_trained_heads
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-]
+pytestmark = LIGHTNING_ADVICE
 ENCODING = get_encoding("dense-ja")
 
 

@@ -3,7 +3,7 @@ import copy
 import lightning as L
 import pytest
 import torch
-from support import KINDS, tiny_config, tiny_model
+from support import KINDS, LIGHTNING_ADVICE, tiny_config, tiny_model
 
 from bytelm.errors import ConfigError
 from bytelm.heads import DraftHeads, LMHead
@@ -13,10 +13,7 @@ from bytelm.training import ByteLMModule, DecayGroup, OptimizerConfig
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
+    *LIGHTNING_ADVICE,
     pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`"),
     pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint that ended before the epoch"),
 ]

@@ -5,7 +5,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from support import tiny_config, tiny_model, trained_model
+from support import LIGHTNING_ADVICE, tiny_config, tiny_model, trained_model
 
 import bytelm
 from bytelm.encoding import get_encoding
@@ -15,12 +15,7 @@ from bytelm.model.config import NextPatchConfig
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig
 from bytelm.training.callbacks import ExportModel
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-]
+pytestmark = LIGHTNING_ADVICE
 OPTIMIZER = OptimizerConfig(lr=1e-2, min_lr=1e-3, warmup_steps=3)
 NEXT_PATCH = NextPatchConfig(byte_width=6, inner=20)
 CONFIG = tiny_config("chained", True)

@@ -3,18 +3,13 @@
 import lightning as L
 import pytest
 import torch
-from support import tiny_config
+from support import LIGHTNING_ADVICE, tiny_config
 
 from bytelm.errors import ConfigError, TrainingError
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig
 from bytelm.training.non_finite import SkipNonFinite
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-]
+pytestmark = LIGHTNING_ADVICE
 
 
 class Spoil(L.Callback):

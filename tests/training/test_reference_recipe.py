@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import yaml
+from support import LIGHTNING_ADVICE
 
 from bytelm.cli.lightning import read_settings
 from bytelm.corpus import build_corpus
@@ -21,11 +22,7 @@ TINY_WIDTHS = ("width", "num_blocks", "attention", "feedforward", "merger")
 
 pytestmark = [
     pytest.mark.skipif(not RECIPE.is_file(), reason="only in a source tree"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
+    *LIGHTNING_ADVICE,
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import tiny_config, tiny_model
+from support import LIGHTNING_ADVICE, tiny_config, tiny_model
 from torch import nn
 
 from bytelm.errors import ConfigError
@@ -18,12 +18,7 @@ from bytelm.training.gradients import clip_gradient_norm, gradient_values
 from bytelm.training.row_adamw import RowAdamW
 from bytelm.training.save_run import SaveRun
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-]
+pytestmark = LIGHTNING_ADVICE
 READ = OptimizerConfig(lr=1e-2, min_lr=1e-3, warmup_steps=2, tables="read_rows")
 ROWS, WIDTH = 7, 3
 READS = st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=5), min_size=1, max_size=6)
