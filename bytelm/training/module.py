@@ -115,9 +115,7 @@ class ByteLMModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Choose n-grams, where the weights do not come with a choice."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data is not None:
-            choose_ngrams(self.model, data)
+        choose_ngrams(self.model, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Leave a shard of the weights in each process, where the strategy is to."""

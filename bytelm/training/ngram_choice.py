@@ -134,17 +134,21 @@ def _keys(codes: NDArray[np.uint64], n: int, bits: int) -> NDArray[np.int64]:
     return ngram_keys(torch.from_numpy(ngrams.astype(np.int64))).numpy()
 
 
-def choose_ngrams(model: ByteLM, data: LightningDataModule) -> None:
+def choose_ngrams(model: ByteLM, data: LightningDataModule | None) -> None:
     """Give rows to n-grams of the training text, in those tables of a model that have chosen none.
 
     Raises:
-        ConfigError: there are such tables, and ``data`` has no text to count in; or as :func:`rank_ngrams`.
+        ConfigError: there are such tables, and ``data``, pairs or loaders without a data module, has no text to count
+            in; or as :func:`rank_ngrams`.
     """
     tables = [part for part in model.modules() if isinstance(part, ChosenNgrams) and not part.is_chosen]
     if not tables:
         return
     if not isinstance(data, CorpusData | TextData):
-        raise ConfigError("tables.chosen: found true for training on pairs, expected a model whose n-grams are chosen")
+        raise ConfigError(
+            "tables.chosen: found true without a text to count in (pairs, or loaders without a data module), expected"
+            " CorpusData, TextData or a model whose n-grams are chosen"
+        )
     orders = sorted({n for part in tables for n in part.orders})
     capacity = max(part.capacity for part in tables)
     log.info("choosing the n-grams of %s symbols that get rows of their own", orders)

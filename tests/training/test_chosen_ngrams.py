@@ -90,8 +90,15 @@ def test_the_twin_of_tokens_chooses_among_tokens(corpora, tmp_path):
 
 
 def test_pairs_have_no_text_to_choose_from(tmp_path):
-    with pytest.raises(ConfigError, match=r"tables\.chosen: found true for training on pairs"):
+    with pytest.raises(ConfigError, match=r"tables\.chosen: found true without a text"):
         ngram_choice.choose_ngrams(build_model(config()), InstructData(pairs=tmp_path))
+
+
+def test_loaders_without_a_data_module_have_no_text_to_choose_from(corpora, tmp_path):
+    data = data_of(corpora)
+    data.setup("fit")
+    with pytest.raises(ConfigError, match=r"tables\.chosen: found true without a text"):
+        trainer(tmp_path, 1).fit(ByteLMModule(config=config()), data.train_dataloader(), data.val_dataloader())
 
 
 def test_a_checkpoint_is_exported_in_four_bits(corpora, tmp_path):
