@@ -65,7 +65,7 @@ class StatesBlock:
         h_BD, window_B_, unit = _at_last(counts, self.unit, self.h_BRD, self.windows_BR_, units)
         if self.model.draft_heads is not None:
             return DraftHeadsGuess(self.model, h_BD)
-        guess = HeadsGuess if self.unit == 1 else NextPatchGuess
+        guess = NextPatchGuess if self.unit == self.model.config.patch else HeadsGuess
         return guess(self.model, h_BD, window_B_, unit)
 
 
@@ -117,7 +117,9 @@ class DraftHeadsGuess:
 
 
 class NextPatchGuess:
-    """``chain``: the state after the last patch as the next-patch heads guess it, then the model's heads on it."""
+    """``chain``, and ``next`` of one-symbol patches: the state after the last patch as the next-patch heads guess it,
+    then the model's heads on it.
+    """
 
     def __init__(self, model: ByteLM, h_BD: Float[Tensor, "B D"], window_B_: Symbols, patch_BP: Symbols) -> None:
         assert model.next_patch is not None

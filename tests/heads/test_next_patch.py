@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import slow_model
 import torch
-from support import random_bytes, tiny_config, tiny_model
+from support import BOS, random_bytes, tiny_config, tiny_model
 from torch.nn import functional as F
 
 from bytelm.errors import ConfigError
 from bytelm.model import ModelConfig, build_model
+from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import soft_cross_entropy
 from bytelm.model.config import NextPatchConfig
+from bytelm.model.targets import make_target
 
 NEXT_PATCH = NextPatchConfig(byte_width=6, inner=20, depth=3)
 
@@ -36,20 +38,36 @@ def test_guess_equals_the_formula_whatever_the_leading_dimensions():
     torch.testing.assert_close(model.next_patch(h[1], patches[1]), guesses[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("tables", [False, True])
+def bytewise(tables=True):
+    """Patches of one byte, so that n-grams are longer than a patch."""
+    return tiny_model("chained", tables, patch=1, next_patch=NEXT_PATCH)
+
+
+@pytest.mark.parametrize(("make", "patch"), [(model_with, 4), (lambda: model_with(True), 4), (bytewise, 1)])
 @torch.no_grad()
-def test_predict_ahead_is_recursion_and_the_heads_position_by_position(tables):
-    model = model_with(tables)
-    h, windows, targets = model.read(data())
+def test_predict_ahead_is_recursion_and_the_heads_position_by_position(make, patch):
+    model = make()
+    h, windows, targets = model.read(data()[:, : 7 * patch])
     ahead = model.predict_ahead(h, windows, targets)
-    assert [tuple(logits.shape) for logits in ahead] == [(2, 6 - n, 4, 256) for n in (1, 2, 3)]
+    assert [tuple(logits.shape) for logits in ahead] == [(2, 6 - n, patch, 256) for n in (1, 2, 3)]
     for t in range(6):
         guess = h[:, t]
         for n in range(1, min(3, 5 - t) + 1):
-            guess = model.next_patch(guess, windows[:, t + n])
-            for j in range(4):
+            guess = model.next_patch(guess, windows[:, t + n, -patch:])
+            for j in range(patch):
                 step = model.heads.step(guess, windows[:, t + n], targets[:, t + n, :j])
                 torch.testing.assert_close(ahead[n - 1][:, t, j], step, atol=1e-4, rtol=1e-4)  # logits up to 300
+
+
+@torch.inference_mode()
+def test_bytes_after_a_patch_of_one_are_drafted_from_guessed_states():
+    model = bytewise()
+    h, windows, targets = model.read(data(1)[:, :6])
+    ahead = [logits[0, 0, 0] for logits in model.predict_ahead(h, windows, targets)]
+    assert make_target(model, "next", BOS).max_guess == 4
+    guess = StatesBlock(model, 1, h[:, :1], windows[:, :1]).guess(targets[:, 0], torch.tensor([1]))
+    for n, logits in enumerate(ahead):
+        torch.testing.assert_close(guess.logits(targets[:, 1 : 1 + n, 0])[0], logits, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

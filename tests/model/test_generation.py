@@ -9,6 +9,7 @@ from support import BOS, TEXTS, naive_generate, random_bytes, tiny_model
 
 from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
 from bytelm.model import reading
+from bytelm.model.config import NextPatchConfig
 from bytelm.model.laws import score_symbols
 from bytelm.model.targets import make_target
 
@@ -47,6 +48,15 @@ def test_generation_equals_a_naive_uncached_loop(law_and_model, sampling):
             np.testing.assert_allclose(found, wanted, atol=1e-4)
         if law != "next":
             assert run.stats.forwards == -(-NEW // 4)
+
+
+def test_guessed_states_draft_for_patches_of_one_byte(sampling):
+    model = tiny_model("chained", True, patch=1, scale=2.0, next_patch=NextPatchConfig(byte_width=6, inner=20))
+    expected, _ = naive_generate(model, "next", PROMPTS, sampling, NEW, seed=3)
+    for batch in (1, 5):
+        run = generate(model, "next", PROMPTS[:batch], sampling, HeadsDrafter(4))
+        assert_same(run.symbols, expected[:batch])
+        assert run.stats.drafted > 0
 
 
 def test_drafts_of_a_trained_model_change_the_speed_alone(trained, sampling):
