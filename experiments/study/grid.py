@@ -108,8 +108,8 @@ class Study:
         for seed in shared["study"]["seeds"]:
             for comparison, *chosen in itertools.product(comparisons, *names):
                 options = dict(zip(axes, chosen, strict=True))
-                described = {*options.items(), ("comparison", comparison), ("seed", seed)}
-                if any(set(one.items()) <= described for one in left_out):
+                described = {**options, "comparison": comparison, "seed": seed}
+                if any(_describes(one, described) for one in left_out):
                     continue
                 settings = shared
                 for axis, name in options.items():
@@ -129,6 +129,11 @@ class Study:
 
     def _size(self, size: str) -> dict[str, Any]:
         return (self.config.get("sizes") or {}).get(size) or {}
+
+
+def _describes(pattern: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
+    """Whether a cell has all that a pattern names, each a value or a list of those that will do."""
+    return all(cell.get(name) in (value if isinstance(value, list) else [value]) for name, value in pattern.items())
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

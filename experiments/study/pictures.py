@@ -10,8 +10,13 @@ from bytelm.evaluation.comparison_plots import pareto_front
 
 from .figures import lookup
 
-_COLOURS = ("#3b6fb6", "#dd8452", "#3f9142", "#c44e52", "#8172b3", "#937860", "#2a9d8f", "#777777", "#111111")
+_COLOURS = (
+    *("#3b6fb6", "#dd8452", "#3f9142", "#c44e52", "#8172b3", "#937860", "#2a9d8f", "#777777", "#111111"),
+    *("#e6b800", "#e377c2", "#8fbce6", "#9acd32", "#f4a9a8", "#5b2c6f", "#00c5ff", "#b07d2b", "#004d40"),
+)
 _MARKERS = "osD^vPX*"
+_COLUMNS = 3
+"""Of the legend."""
 
 
 def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) -> None:
@@ -35,7 +40,8 @@ def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) ->
     if not points:
         path.unlink(missing_ok=True)
         return
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    names = {tuple(point[2].get(plot.get(kind)) for kind in ("colour", "marker")) for point in points}
+    figure = Figure(figsize=(7.5, 4 + 0.19 * -(-len(names) // _COLUMNS)), layout="constrained")
     axes = figure.subplots()
     colours, markers = ([point[2].get(plot.get(kind)) for point in points] for kind in ("colour", "marker"))
     for x, y, options, _ in points:
@@ -55,5 +61,7 @@ def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) ->
     axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
     axes.set_axisbelow(True)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=_COLUMNS, frameon=False, fontsize=8
+    )
     figure.savefig(path, dpi=110)
