@@ -13,6 +13,7 @@ from .figures import lookup
 _COLOURS = (
     *("#3b6fb6", "#dd8452", "#3f9142", "#c44e52", "#8172b3", "#937860", "#2a9d8f", "#777777", "#111111"),
     *("#e6b800", "#e377c2", "#8fbce6", "#9acd32", "#f4a9a8", "#5b2c6f", "#00c5ff", "#b07d2b", "#004d40"),
+    *("#808000", "#ff5a36"),
 )
 _MARKERS = "osD^vPX*"
 _COLUMNS = 3
