@@ -11,7 +11,7 @@ import os
 from setuptools import Extension, setup
 
 ROWS = ("_module", "_rows", "_rows_dot", "_attend", "_attend_dot", "_blocks", "_heads", "_merger")
-ROWS_HEADERS = ("_attend", "_blocks", "_dot", "_numbers", "_parts", "_rows", "_rows_dot", "_tables")
+ROWS_HEADERS = ("_attend", "_blocks", "_dot", "_matches", "_numbers", "_parts", "_rows", "_rows_dot", "_tables")
 
 CORES = [
     Extension("bytelm.encoding._kernel", ["bytelm/encoding/_kernel.c"], extra_compile_args=["-O3"], optional=True),

@@ -58,15 +58,37 @@ def ngram_row(data, num_rows):
     return key % num_rows
 
 
-def table_sum(w, name, tables, data):
+def match_rows(matches, window, prefix):
+    """Rows of the symbols that followed the longest matches of the end: all places, sorted."""
+    if matches is None:
+        return []
+    data, best = [int(symbol) for symbol in (*window[-matches.reach :], *prefix)], {}
+    for place in range(len(data) - 1, 0, -1):
+        length = 0
+        while length < min(place, matches.lengths[-1]) and data[place - 1 - length] == data[-1 - length] != -1:
+            length += 1
+        if length >= matches.lengths[0] and length > best.get(data[place], (0, 0))[0]:
+            best[data[place]] = length, place
+    ranked = sorted(best.items(), key=lambda item: item[1], reverse=True)[: matches.candidates]
+    rows = [candidate * (1 + len(matches.lengths) * matches.symbols) for candidate in range(matches.candidates)]
+    for candidate, (symbol, (length, _)) in enumerate(ranked):
+        step = sum(least <= length for least in matches.lengths) - 1
+        rows[candidate] += 1 + step * matches.symbols + symbol % matches.symbols
+    return rows
+
+
+def table_sum(w, name, tables, window, prefix=()):
     """Sum of the rows of the n-grams that end ``data``."""
     table = w[f"{name}.tables.table.weight"]
+    data = [*window, *prefix]
     ends = [data[len(data) - n :] for n in tables.orders]
+    matches = [len(tables.orders) * tables.rows + row for row in match_rows(tables.matches, window, prefix)]
     if not tables.chosen:
-        return sum(table[i * tables.rows + ngram_row(end, tables.rows)] for i, end in enumerate(ends))
+        rows = [i * tables.rows + ngram_row(end, tables.rows) for i, end in enumerate(ends)]
+        return sum(table[row] for row in rows + matches)
     keys = (w[f"{name}.tables.keys_R"] + 2**31).tolist()
     known = {key: place + len(ends) for place, key in reversed(list(enumerate(keys)))}
-    return sum(table[known.get(ngram_row(end, 2**32), i)] for i, end in enumerate(ends))
+    return sum(table[row] for row in [known.get(ngram_row(end, 2**32), i) for i, end in enumerate(ends)] + matches)
 
 
 def ngrams(w, name, tables, rows):
@@ -107,7 +129,7 @@ def head_logits(model, h, before, prefix, w=None):
         return w["heads.unembedding.weight"].reshape(config.patch, 256, -1)[j] @ h
     s, told = h, [h, *(w["heads.embedding.weight"][b] for b in prefix)]
     if config.heads.tables:
-        rows = table_sum(w, "heads", config.heads.tables, [*[-1] * 99, *before, *prefix])
+        rows = table_sum(w, "heads", config.heads.tables, [*[-1] * 99, *before], prefix)
         s = s + ngrams(w, "heads", config.heads.tables, rows)
         told += [rows] if config.heads.mixed else []
     if j or config.heads.mixed:

@@ -234,7 +234,7 @@ class Activations:
 
 
 def _table_ids(tables: NgramConfig | None) -> int:
-    return 0 if tables is None else _IDS * len(tables.orders)
+    return 0 if tables is None else _IDS * tables.num_read
 
 
 def _next_patch_matrices(config: ModelConfig, ahead: NextPatchConfig) -> int:

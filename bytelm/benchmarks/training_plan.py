@@ -198,7 +198,7 @@ def _bytes_read(workload: Workload, stored: int) -> int:
     """
     positions, width = workload.batch_size * workload.window // workload.model.patch, workload.model.width
     reads = sum(
-        times * len(tables.orders) * (stored * tables.row_numbers(width) + _INDEX)
+        times * tables.num_read * (stored * tables.row_numbers(width) + _INDEX)
         for tables, times in _tables(workload.model)
     )
     return positions * reads if workload.read_rows else 0

@@ -98,13 +98,12 @@ class ChainedHeads(nn.Module):
     ) -> Float[Tensor, "*B D"]:
         """The state, what the prefix changes in it, and the rows of n-grams."""
         n, told = prefix_BN.shape[-1], self.embedding(prefix_BN).flatten(-2)
-        before = torch.cat((window_B_, prefix_BN), dim=-1)
         if self.mixed and self.tables is not None:
-            sum_BF = self.tables.sum_of_rows(before)
+            sum_BF = self.tables.sum_of_rows(window_B_, prefix_BN)
             told = torch.cat((told, sum_BF), dim=-1)
             return h_BD + self.prefix_mlps[n](h_BD, told) + self.tables.projection(sum_BF)
         s_BD = h_BD + self.prefix_mlps[n - 1](h_BD, told) if n else h_BD
-        return s_BD if self.tables is None else s_BD + self.tables(before)
+        return s_BD if self.tables is None else s_BD + self.tables(window_B_, prefix_BN)
 
     def draw(
         self,
@@ -145,7 +144,7 @@ class ChainedHeads(nn.Module):
             return None
         sum_BF = added_BD = None
         if self.tables is not None:
-            sum_BF = self.tables.sum_of_rows(torch.cat((window_B_, prefix_BN), dim=-1))
+            sum_BF = self.tables.sum_of_rows(window_B_, prefix_BN)
             added_BD = self.tables.projection(sum_BF)
             if sum_BF.dtype != h_BD.dtype or added_BD.dtype != h_BD.dtype:
                 return None

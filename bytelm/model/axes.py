@@ -141,6 +141,41 @@ class FeedForwardConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MatchConfig(Config):
+    """Rows for the symbols that followed the longest matches of the end of a text (:class:`bytelm.nn.matches.Matches`).
+
+    Attributes:
+        lengths: ascending; each has rows of its own, which matches read that are at least as long, but shorter than the
+            next one. Shorter ones than the first do not count, and no more symbols than the last are compared.
+        candidates: how many symbols are looked for.
+        reach: how many symbols before the patch that is predicted are looked at.
+        symbols: rows of each length; symbol s has row ``s % symbols``.
+    """
+
+    lengths: tuple[int, ...] = (3, 4, 5, 6, 8, 12, 16, 32)
+    candidates: int = 2
+    reach: int = 1024
+    symbols: int = 256
+
+    def validate(self) -> None:
+        """Check the ranges."""
+        ascending = all(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False))
+        within = bool(self.lengths) and ascending and self.lengths[0] > 0 and self.lengths[-1] <= self.LONGEST
+        self.require(within, "lengths", f"ascending numbers from 1 to {self.LONGEST}")
+        self.require(0 < self.candidates <= self.MOST, "candidates", f"a number from 1 to {self.MOST}")
+        self.require(self.reach > self.lengths[0], "reach", f"a number > {self.lengths[0]}, the first of the lengths")
+        self.require(self.symbols > 0, "symbols", "a number > 0")
+
+    LONGEST: ClassVar[int] = 64
+    MOST: ClassVar[int] = 8
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all candidates; one of each is for none."""
+        return self.candidates * (1 + len(self.lengths) * self.symbols)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NgramConfig(Config):
     """Tables of the n-grams of symbols.
 
@@ -152,12 +187,14 @@ class NgramConfig(Config):
         chosen: whether rows belong to those n-grams of the training text after which they help most
             (:mod:`bytelm.training.ngram_choice`), one each, all others of an order sharing one. Else every n-gram has
             the row that its hash says, which many share.
+        matches: rows beside them; none by default.
     """
 
     orders: tuple[int, ...] = (2, 3, 4)
     rows: int = 32_768
     row_width: int | None = None
     chosen: bool = False
+    matches: MatchConfig | None = None
 
     def validate(self) -> None:
         """Check that orders are distinct and positive."""
@@ -177,7 +214,18 @@ class NgramConfig(Config):
 
     def num_in_rows(self, width: int) -> int:
         """Numbers of all rows of one set of tables."""
-        return len(self.orders) * self.rows * self.row_numbers(width)
+        rows = len(self.orders) * self.rows + (self.matches.num_rows if self.matches else 0)
+        return rows * self.row_numbers(width)
+
+    @property
+    def num_read(self) -> int:
+        """Rows that are read at a position."""
+        return len(self.orders) + (self.matches.candidates if self.matches else 0)
+
+    @property
+    def num_seen(self) -> int:
+        """Symbols that are looked at."""
+        return max(*self.orders, self.matches.reach if self.matches else 0)
 
     def num_parameters(self, width: int) -> int:
         """Parameters of one set of tables and its projection."""

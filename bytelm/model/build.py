@@ -30,6 +30,7 @@ from bytelm.model.config import (
 from bytelm.nn.attention import Attention
 from bytelm.nn.block import ParallelBlock, SequentialBlock
 from bytelm.nn.feedforward import GeluMLP, SwiGLU
+from bytelm.nn.matches import Matches
 from bytelm.nn.merger import ConcatMerger, MLPMerger, TokenEmbedding
 from bytelm.nn.ngram import ChosenNgrams, NgramTables
 from bytelm.nn.norm import RMSNorm
@@ -197,7 +198,9 @@ def _tables(config: NgramConfig | None, width: int) -> NgramTables | None:
     if config is None:
         return None
     kind = ChosenNgrams if config.chosen else NgramTables
-    return kind(config.orders, config.rows, width, config.row_width)
+    found = config.matches
+    matches = None if found is None else Matches(found.lengths, found.candidates, found.reach, found.symbols)
+    return kind(config.orders, config.rows, width, config.row_width, matches)
 
 
 def _byte_merger(config: ModelConfig, merger: MergerConfig) -> ConcatMerger:

@@ -16,7 +16,8 @@ from bytelm.nn.document_view import DocumentView
 from bytelm.nn.kv_cache import CacheView, KVCache
 from bytelm.nn.merger import ConcatMerger, TokenEmbedding
 from bytelm.nn.native_body import run_blocks
-from bytelm.nn.ngram import NgramTables, windows_before
+from bytelm.nn.ngram import NgramTables
+from bytelm.nn.windows import with_windows_before
 from bytelm.shapes import Hidden, Windows
 
 
@@ -63,8 +64,9 @@ def _with_windows_before(
     """Each window behind the ``num`` before it."""
     if not num:
         return windows_BTP
-    before = view.before if isinstance(view, CacheView) else windows_before
-    return torch.cat((before(windows_BTP, positions, num), windows_BTP), dim=-1)
+    if isinstance(view, CacheView):
+        return torch.cat((view.before(num), windows_BTP), dim=-1)
+    return with_windows_before(windows_BTP, None if view is None else positions, num)
 
 
 class ByteLM(nn.Module):
@@ -98,7 +100,7 @@ class ByteLM(nn.Module):
         self.draft_heads = draft_heads
         self.state_tables = state_tables
         # Here, for torch.compile gives up on how they are found.
-        self._num_windows_before = config.num_windows_before
+        self._num_windows_before_body = config.num_windows_before_body
         self._num_windows_before_heads = config.num_windows_before_heads
 
     @property
@@ -120,7 +122,9 @@ class ByteLM(nn.Module):
             view: where in a cache the windows go, and what they see there; or which documents they are of.
         """
         positions = _positions(windows_BTP, view)
-        symbols_BTN = _with_windows_before(windows_BTP, positions, view, self._num_windows_before)
+        if isinstance(view, CacheView):
+            view.keep(windows_BTP)
+        symbols_BTN = _with_windows_before(windows_BTP, positions, view, self._num_windows_before_body)
         x_BTD = run_blocks(self.blocks, self.position, self.merger(symbols_BTN, positions), positions, view)
         return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
 
@@ -145,14 +149,10 @@ class ByteLM(nn.Module):
         self, windows_BTP: Windows, view: CacheView | DocumentView | None = None
     ) -> Int[Tensor, "B T _"]:
         """What the heads read beside the states of :meth:`forward`, whose arguments these are: each window, behind
-        those before it that their n-grams reach into.
+        those before it that their n-grams and matches reach into. A cache is to be asked after that forward.
         """
-        num = self._num_windows_before_heads
-        if not num:
-            return windows_BTP
         positions = _positions(windows_BTP, view)
-        symbols = _with_windows_before(windows_BTP, positions, view, self._num_windows_before)  # as in ``forward``
-        return symbols[..., (self._num_windows_before - num) * windows_BTP.shape[-1] :]
+        return _with_windows_before(windows_BTP, positions, view, self._num_windows_before_heads)
 
     def predict(self, bytes_BL: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, "B T K V"], Int[Tensor, "B T K"]]:
         """Logits of every head at every patch but the last, given the bytes before (teacher forcing), and the targets.

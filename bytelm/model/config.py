@@ -344,16 +344,24 @@ class ModelConfig(Config):
 
     @property
     def num_windows_before(self) -> int:
-        """Windows before its own that a position reads: some where an n-gram is longer than a patch."""
-        return max(self._windows_before(getattr(part, "tables", None)) for part in (self.merger, self.heads))
+        """Windows before its own that a position reads: some where an n-gram is longer than a patch, or a match may be
+        anywhere.
+        """
+        return max(self.num_windows_before_body, self.num_windows_before_heads)
+
+    @property
+    def num_windows_before_body(self) -> int:
+        """Those of them that make its state."""
+        merger = self._windows_before(getattr(self.merger, "tables", None))
+        return max(merger, self._windows_before(self.heads.tables) if isinstance(self.heads, LMHeadConfig) else 0)
 
     @property
     def num_windows_before_heads(self) -> int:
-        """Windows before its own that chained heads read: some where an n-gram of theirs is longer than a patch."""
+        """Those of them that chained heads read."""
         return self._windows_before(self.heads.tables) if isinstance(self.heads, ChainedHeadsConfig) else 0
 
     def _windows_before(self, tables: NgramConfig | None) -> int:
-        return 0 if tables is None else max(0, -(-max(tables.orders) // self.patch) - 1)
+        return 0 if tables is None else max(0, -(-tables.num_seen // self.patch) - 1)
 
     def num_body_parameters(self) -> int:
         """Parameters of the blocks and the last norm: those that do matrix work at every patch position."""

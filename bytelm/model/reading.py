@@ -13,13 +13,13 @@ from bytelm.graphs import TensorInPlace
 from bytelm.model.byte_lm import ByteLM
 from bytelm.nn import native
 from bytelm.nn.kv_cache import CacheView, KVCache
-from bytelm.nn.ngram import ABSENT
+from bytelm.nn.windows import ABSENT
 from bytelm.shapes import Counts, Hidden, Symbols, Windows
 
 _AnyNumber = Int[Tensor, "B _"]
 """Symbols whose number per row has nothing to do with the N of other arguments."""
 
-Forward = Callable[..., tuple[Hidden, Int[Tensor, "B T _"]]]
+Forward = Callable[..., Hidden]
 """:func:`forward`, or what it was compiled to."""
 
 
@@ -31,12 +31,9 @@ def forward(
     positions: Int[Tensor, "B T"],
     num_slots: int,
     last_seen: Int[Tensor, "B T"] | None = None,
-) -> tuple[Hidden, Int[Tensor, "B T _"]]:
-    """States of new windows at these positions, and what the heads read beside them; the arguments are those of
-    :class:`bytelm.nn.kv_cache.CacheView`.
-    """
-    view = CacheView(cache, rows, positions, num_slots, last_seen)
-    return model(windows_BTP, view), model.windows_of_heads(windows_BTP, view)
+) -> Hidden:
+    """States of new windows at these positions; the arguments are those of :class:`bytelm.nn.kv_cache.CacheView`."""
+    return model(windows_BTP, CacheView(cache, rows, positions, num_slots, last_seen))
 
 
 def read_patches(
@@ -58,7 +55,9 @@ def read_patches(
     last_B = last_B + counts // patch
     ahead = torch.arange(windows_BTP.shape[1], device=device)
     positions = (last_B[:, None] + ahead).clamp(max=cache.capacity - 1)
-    return *forward(model, windows_BTP, cache, None, positions, num_slots), last_B
+    h_BTD = forward(model, windows_BTP, cache, None, positions, num_slots)
+    windows = model.windows_of_heads(windows_BTP, CacheView(cache, None, positions, num_slots))
+    return h_BTD, windows, last_B
 
 
 def read_bytes(
@@ -129,7 +128,7 @@ def _read_some(
     stream_BN, slot_BN = place(columns_BP[:, :num_read], patch)
     rows_B1 = torch.arange(0, num_rows * patch, patch, device=stream_BN.device)[:, None]
     windows = windows_BNP.reshape(-1, 1, patch)
-    h, _ = forward(model, windows, cache, (rows_B1 + stream_BN).view(-1), slot_BN.reshape(-1, 1), num_slots)
+    h = forward(model, windows, cache, (rows_B1 + stream_BN).view(-1), slot_BN.reshape(-1, 1), num_slots)
     return h.view(num_rows, num_read, -1)
 
 
@@ -150,7 +149,7 @@ def _read_all(
     windows_BNP = torch.nn.functional.pad(windows_BNP, (0, 0, 0, filled - num_read))
     by_stream = windows_BNP.unflatten(1, (-1, patch)).transpose(1, 2)[rows_B1, ahead_BP % patch].flatten(0, 1)
     slots = (rounds - (ahead_BP // patch)[..., None]).flatten(0, 1)
-    h, _ = forward(model, by_stream, cache, None, slots, num_slots)
+    h = forward(model, by_stream, cache, None, slots, num_slots)
     h = h.unflatten(0, (num_rows, patch))
     return h[rows_B1, columns_BP % patch].transpose(1, 2).flatten(1, 2)[:, :num_read]
 

@@ -18,7 +18,7 @@ from bytelm.model.byte_lm import ByteLM
 from bytelm.model.config import Law, PromptAttention
 from bytelm.model.reading import Forward, forward, num_windows, place, read_bytes, read_patches, windows_at
 from bytelm.nn.kv_cache import KVCache
-from bytelm.nn.ngram import ABSENT
+from bytelm.nn.windows import ABSENT
 from bytelm.shapes import Counts, Symbols
 
 _T = TypeVar("_T")
@@ -131,7 +131,7 @@ class _StreamTarget:
             piece = windows_BTP[:, begin : begin + chunk]
             positions = torch.arange(begin, begin + piece.shape[1], device=self.device).expand(len(streams), -1)
             last_seen = torch.maximum(positions, pick[:, None]) if prefix else None
-            h_BTD, _ = forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
+            h_BTD = forward(self.model, piece, self.cache, None, positions, begin + piece.shape[1], last_seen)
             found = h_BTD[rows, (pick - begin).clamp(0, piece.shape[1] - 1)]
             inside = ((pick >= begin) & (pick < begin + piece.shape[1]))[:, None]
             picked = found if picked is None else torch.where(inside, found, picked)

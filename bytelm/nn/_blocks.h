@@ -1,6 +1,7 @@
 /* The blocks of a body, and chained heads, for a few rows: what lies between products in the same pass over memory. */
 #pragma once
 #include "_attend.h"
+#include "_matches.h"
 #include "_rows.h"
 
 #ifdef ROWS_SUPPORTED
@@ -38,14 +39,15 @@ typedef struct {
 } Head;
 
 typedef struct {
-    const void *rows;       /* [num_orders num_rows, row_width], of int8 where there are scales; NULL: no tables */
-    const float *scales;    /* [num_orders num_rows], or NULL */
+    const void *rows;       /* [num_orders num_rows, row_width], and those of matches, of int8 where there are scales; NULL: no tables */
+    const float *scales;    /* of each row, or NULL */
     const void *projection; /* [width, row_width], or NULL where rows are as wide as the state */
     const int64_t *orders;
     const int32_t *keys;    /* [num_orders (num_rows - 1)], sorted: of the n-grams that have rows; or NULL */
     const int64_t *windows; /* [rows, window]: symbols before those of a prefix */
-    int64_t *found;         /* [rows, num_orders]: room for where rows are */
-    long num_orders, num_rows, row_width, window;
+    int64_t *found;         /* [rows, num_read]: room for where rows are */
+    Matches matches;
+    long num_orders, num_rows, row_width, window, num_read;
 } Tables;
 
 typedef struct {

@@ -110,7 +110,7 @@ int rows_head(const Head *h) {
 int rows_draw(const Draw *d) {
     const Head *h = &d->head;
     long room = room_of(h, h->known + d->count - 1);
-    size_t found = sizeof(int64_t) * (size_t)(h->rows * d->tables.num_orders);
+    size_t found = sizeof(int64_t) * (size_t)(h->rows * d->tables.num_read);
     char *memory = malloc(found + sizeof(float) * (size_t)(3 * room + h->rows * (h->width + d->tables.row_width)));
     if (memory == NULL) return 0;
     Draw of = *d;

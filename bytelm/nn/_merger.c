@@ -35,7 +35,7 @@ FOR_BOTH(DEFINE_MERGER)
 
 int rows_merge(const Merger *m) {
     long one = m->rows * larger(m->patch * m->byte_width, m->width), other = m->rows * m->inner;
-    long found = m->rows * m->tables.num_orders, sums = m->rows * m->tables.row_width;
+    long found = m->rows * m->tables.num_read, sums = m->rows * m->tables.row_width;
     float *memory = malloc(sizeof(int64_t) * (size_t)found + sizeof(float) * (size_t)(one + other + sums + 1));
     if (memory == NULL) return 0;
     Merger of = *m;

@@ -161,13 +161,28 @@ static PyObject *head(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Rows, scales, projection, orders, keys, the number of orders, rows of each, numbers of a row; or None. */
+/* Lengths, how many, candidates, reach, symbols; or None. */
+static int read_matches(PyObject *matches, Matches *m) {
+    Address lengths;
+    if (matches == Py_None) return 1;
+    if (!PyArg_ParseTuple(matches, "Kllll", &lengths, &m->num_lengths, &m->candidates, &m->reach, &m->symbols)) return 0;
+    m->lengths = AT(const int64_t *, lengths);
+    if (m->candidates <= MOST_CANDIDATES && m->lengths[m->num_lengths - 1] <= LONGEST_MATCH) return 1;
+    PyErr_Format(PyExc_ValueError, "matches: found %ld candidates and lengths up to %ld, expected at most %d and %d",
+                 m->candidates, (long)m->lengths[m->num_lengths - 1], MOST_CANDIDATES, LONGEST_MATCH);
+    return 0;
+}
+
+/* Rows, scales, projection, orders, keys, the number of orders, rows of each, numbers of a row, matches; or None. */
 static int read_tables(PyObject *tables, Tables *t) {
     Address rows, scales, projection, orders, keys;
+    PyObject *matches;
     if (tables == Py_None) return 1;
-    if (!PyArg_ParseTuple(tables, "KKKKKlll", &rows, &scales, &projection, &orders, &keys, &t->num_orders,
-                          &t->num_rows, &t->row_width))
+    if (!PyArg_ParseTuple(tables, "KKKKKlllO", &rows, &scales, &projection, &orders, &keys, &t->num_orders,
+                          &t->num_rows, &t->row_width, &matches) ||
+        !read_matches(matches, &t->matches))
         return 0;
+    t->num_read = t->num_orders + t->matches.candidates;
     t->rows = AT(const void *, rows);
     t->scales = AT(const float *, scales);
     t->projection = AT(const void *, projection);
@@ -186,8 +201,8 @@ PyDoc_STRVAR(draw_doc,
              "count]. Noise is a tuple of its address, float64 [rows / states, states count, vocabulary], of states,\n"
              "and of the numbers from one of those rows to the next. Tables are None, or a tuple of rows, scales of\n"
              "int8 rows or 0, projection or 0, orders (int64), sorted keys (int32) of those n-grams that have rows\n"
-             "or 0, number of orders, of rows of each, and numbers of a row. Windows are an address and a length: the\n"
-             "int64 before a prefix. The caller sees to it that symbols have embeddings; MLPs are told sums of rows,\n"
+             "or 0, number of orders, of rows of each, numbers of a row, and matches as for matches, or None. Windows\n"
+             "are an address and a length: the int64 before a prefix. The caller sees to it that symbols have embeddings; MLPs are told sums of rows,\n"
              "or nothing (told_width 0). All else is as for head.");
 
 static PyObject *draw(PyObject *self, PyObject *args) {
@@ -263,6 +278,34 @@ static PyObject *merge(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(matches_doc,
+             "matches(windows, prefixes, matches, rows, num, threads)\n\n"
+             "The row of each candidate (int64 [num, candidates]) after each of some windows and the prefix behind it.\n"
+             "Windows are the address of int64, how many are `inner` apart before the next ones, `outer` after those,\n"
+             "outer, inner, and the length of each; prefixes are the address of int64 [num, known] and known; matches\n"
+             "the address of lengths (int64), how many, candidates, reach and symbols.");
+
+static PyObject *matches(PyObject *self, PyObject *args) {
+    Address windows, prefixes, rows;
+    PyObject *given;
+    Matches m = {0};
+    long together, outer, inner, width, known, num;
+    int threads;
+    if (!PyArg_ParseTuple(args, "(Kllll)(Kl)OKli", &windows, &together, &outer, &inner, &width, &prefixes, &known,
+                          &given, &rows, &num, &threads) ||
+        !read_matches(given, &m))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (long i = 0; i < num; i++) {
+        const Ending ending = {AT(const int64_t *, windows) + i / together * outer + i % together * inner,
+                               AT(const int64_t *, prefixes) + i * known, width, known};
+        find_match_rows(&m, &ending, AT(int64_t *, rows) + i * m.candidates);
+    }
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(norm_doc,
              "norm(x, weight, y, rows, width, eps, float32)\n\n"
              "y = x / sqrt(mean(x^2) + eps) * weight of each row, over addresses of float32 or bfloat16.");
@@ -297,6 +340,7 @@ static PyMethodDef methods[] = {
     {"head", head, METH_VARARGS, head_doc},
     {"draw", draw, METH_VARARGS, draw_doc},
     {"merge", merge, METH_VARARGS, merge_doc},
+    {"matches", matches, METH_VARARGS, matches_doc},
     {"norm", norm, METH_VARARGS, norm_doc},
     {NULL, NULL, 0, NULL},
 };

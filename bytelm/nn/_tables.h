@@ -22,9 +22,11 @@ static inline int64_t chosen_row(const Tables *t, uint32_t key, long o) {
     return from < num && t->keys[from] == sought ? from + t->num_orders : o;
 }
 
-/* Where the rows of the n-grams are that end with the last known symbol of each row: as in bytelm/nn/ngram.py. */
+/* Where the rows of the n-grams are that end with the last known symbol of each row, and those of matches: as in
+   bytelm/nn/ngram.py. */
 static inline void find_rows(const Tables *t, const int64_t *prefix, long stride, long known, long rows) {
-    for (long r = 0; r < rows; r++)
+    for (long r = 0; r < rows; r++) {
+        int64_t *found = t->found + r * t->num_read;
         for (long o = 0; o < t->num_orders; o++) {
             uint32_t key = (uint32_t)t->orders[o];
             for (long i = known - t->orders[o]; i < known; i++) {
@@ -32,9 +34,13 @@ static inline void find_rows(const Tables *t, const int64_t *prefix, long stride
                 key = (key * 257u + (uint32_t)(symbol + 1)) * 0x9E3779B1u;
                 key ^= key >> 15;
             }
-            t->found[r * t->num_orders + o] =
-                t->keys != NULL ? chosen_row(t, key, o) : (int64_t)key % t->num_rows + o * t->num_rows;
+            found[o] = t->keys != NULL ? chosen_row(t, key, o) : (int64_t)key % t->num_rows + o * t->num_rows;
         }
+        if (t->matches.lengths == NULL) continue;
+        const Ending ending = {t->windows + r * t->window, prefix + r * stride, t->window, known};
+        find_match_rows(&t->matches, &ending, found + t->num_orders);
+        for (long c = t->num_orders; c < t->num_read; c++) found[c] += t->num_orders * t->num_rows;
+    }
 }
 
 #define DEFINE_LOOK_UP(TYPE, NAME, FROM, TO)                                                                           \
@@ -45,8 +51,8 @@ static inline void find_rows(const Tables *t, const int64_t *prefix, long stride
         for (long r = 0; r < num; r++)                                                                                 \
             for (long i = 0; i < width; i++) {                                                                         \
                 float sum = 0;                                                                                         \
-                for (long o = 0; o < t->num_orders; o++) {                                                             \
-                    long at = t->found[r * t->num_orders + o];                                                         \
+                for (long o = 0; o < t->num_read; o++) {                                                               \
+                    long at = t->found[r * t->num_read + o];                                                           \
                     const TYPE *rows = t->rows;                                                                        \
                     const int8_t *codes = t->rows;                                                                     \
                     sum += t->scales == NULL ? FROM(rows[at * width + i])                                              \

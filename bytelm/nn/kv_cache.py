@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bytelm.graphs import InPlace
-from bytelm.nn.ngram import ABSENT
+from bytelm.nn.windows import ABSENT
 
 
 class KVCache(InPlace):
@@ -20,7 +20,8 @@ class KVCache(InPlace):
     Args:
         num_blocks, num_rows, kv_heads, capacity, head_width: sizes.
         device, dtype: of keys and values.
-        window: P, where the windows of symbols are kept, too, for n-grams that are longer than a patch; else 0.
+        window: P, where the windows of symbols are kept, too, for n-grams that are longer than a patch and for matches;
+            else 0.
     """
 
     def __init__(
@@ -121,7 +122,6 @@ class CacheView:
         self.cache, self.rows, self.positions, self.num_slots = cache, rows, positions, num_slots
         self.last_seen = positions if last_seen is None else last_seen
         self._rows_B1: Int[Tensor, "B 1"] | None = None  # made for who asks: the native core does not
-        self._before: tuple[Tensor, int, Tensor] | None = None
 
     @property
     def rows_B1(self) -> Int[Tensor, "B 1"]:
@@ -148,20 +148,14 @@ class CacheView:
         keys, values = keys[:, :, : self.num_slots], values[:, :, : self.num_slots]
         return (keys, values) if self.rows is None else (keys[self.rows], values[self.rows])
 
-    def before(
-        self, windows_BTP: Int[Tensor, "B T P"], positions: Int[Tensor, "B T"], num: int
-    ) -> Int[Tensor, "B T _"]:
-        """Write the new windows; return the ``num`` before each, as :func:`bytelm.nn.ngram.windows_before` does.
+    def keep(self, windows_BTP: Int[Tensor, "B T P"]) -> None:
+        """Write the new windows, where the cache has room for windows."""
+        if self.cache.windows.shape[-1]:
+            self.cache.windows[self.rows_B1, self.positions] = windows_BTP
 
-        Body and heads ask for the same ones.
-        """
-        if self._before is not None and self._before[0] is windows_BTP and self._before[1] == num:
-            return self._before[2]
-        rows_B1 = self.rows_B1
-        self.cache.windows[rows_B1, self.positions] = windows_BTP
-        lags = torch.arange(num, 0, -1, device=positions.device)
-        slots_BTN = positions[..., None] - lags
-        found = self.cache.windows[rows_B1[..., None], slots_BTN.clamp(min=0)]
-        before = torch.where((slots_BTN >= 0)[..., None], found, ABSENT).flatten(2)
-        self._before = windows_BTP, num, before
-        return before
+    def before(self, num: int) -> Int[Tensor, "B T _"]:
+        """The ``num`` windows before each new one, put together; :data:`ABSENT` before position 0."""
+        lags = torch.arange(num, 0, -1, device=self.positions.device)
+        slots_BTN = self.positions[..., None] - lags
+        found = self.cache.windows[self.rows_B1[..., None], slots_BTN.clamp(min=0)]
+        return torch.where((slots_BTN >= 0)[..., None], found, ABSENT).flatten(2)

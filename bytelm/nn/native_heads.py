@@ -24,7 +24,8 @@ class HeadSizes(NamedTuple):
 
 class TableAddresses(NamedTuple):
     """Where n-gram tables are, and how large: rows, scales of rows in int8 or 0, projection or 0, orders, keys of
-    chosen n-grams or 0, number of orders, of rows of each, and numbers of a row.
+    chosen n-grams or 0, number of orders, of rows of each, numbers of a row, and
+    :attr:`bytelm.nn.matches.Matches.addresses` or None.
     """
 
     rows: int
@@ -35,6 +36,7 @@ class TableAddresses(NamedTuple):
     num_orders: int
     num_rows: int
     row_width: int
+    matches: tuple[int, int, int, int, int] | None
 
 
 def head_logits(

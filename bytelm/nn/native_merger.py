@@ -31,7 +31,7 @@ def merge_windows(
     """``projection(x) + down(silu(up(x)))`` + rows of n-grams, x the embeddings of the last P of some symbols.
 
     Args:
-        symbols_BN: at least P; only those before the last P may be :data:`bytelm.nn.ngram.ABSENT`.
+        symbols_BN: at least P; only those before the last P may be :data:`bytelm.nn.windows.ABSENT`.
         addresses: of embedding, projection and, where there is an MLP, up and down.
         tables: or None.
         sizes: of the merger.

@@ -10,6 +10,7 @@ from bytelm.nn import native
 from bytelm.nn.embedding import embedding
 from bytelm.nn.int8_rows import restore_rows, round_rows
 from bytelm.nn.linear import Linear
+from bytelm.nn.matches import Matches
 from bytelm.nn.native_heads import TableAddresses
 
 _MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
@@ -17,29 +18,12 @@ _MASK = 0xFFFFFFFF
 _HALF = 1 << 31  # between keys and the signed numbers that they are kept as
 _NO_KEY = _HALF - 1
 
-ABSENT = -1
-"""Stands in n-grams where a text has no symbol, before its first window."""
-
-
-def windows_before(windows_BTP: Int[Tensor, "B T P"], positions: Int[Tensor, "*_ T"], num: int) -> Int[Tensor, "B T _"]:
-    """The ``num`` windows before each one, put together; :data:`ABSENT` before the first position of a text.
-
-    Args:
-        windows_BTP: consecutive windows of each row.
-        positions: of the windows, counted from the beginning of their text.
-        num: at least 1.
-    """
-    parts = [
-        torch.where((positions >= lag)[..., None], windows_BTP.roll(lag, dims=1), ABSENT) for lag in range(num, 0, -1)
-    ]
-    return torch.cat(parts, dim=-1)
-
 
 def ngram_keys(bytes_TN: Int[Tensor, "*T N"]) -> Int[Tensor, "*T"]:
     """Key of the n-gram made of the last axis: a 32-bit multiplicative hash, the same on every platform.
 
     It is injective for n <= 2, and from n = 3 on as good as a random function: of all 2^24 trigrams, 0.2 % share their
-    key. Symbols may be tokens, which it scatters as well, and :data:`ABSENT`.
+    key. Symbols may be tokens, which it scatters as well, and :data:`bytelm.nn.windows.ABSENT`.
     """
     key = torch.full(bytes_TN.shape[:-1], bytes_TN.shape[-1], dtype=torch.int64, device=bytes_TN.device)
     for i in range(bytes_TN.shape[-1]):
@@ -57,29 +41,63 @@ class NgramTables(nn.Module):
         num_rows: rows per table.
         width: D.
         row_width: numbers of a row, if they are not D; the sum of the rows is then projected to D.
+        matches: have rows behind those of n-grams, which are added to the sum; or None.
     """
 
-    def __init__(self, orders: Sequence[int], num_rows: int, width: int, row_width: int | None = None) -> None:
+    def __init__(
+        self,
+        orders: Sequence[int],
+        num_rows: int,
+        width: int,
+        row_width: int | None = None,
+        matches: Matches | None = None,
+    ) -> None:
         super().__init__()
-        self.orders, self.num_rows = tuple(orders), num_rows
-        self.table: nn.Embedding | Int8Rows = embedding(len(self.orders) * num_rows, row_width or width)
+        self.orders, self.num_rows, self.matches = tuple(orders), num_rows, matches
+        rows = self._num_of_ngrams + (matches.num_rows if matches else 0)
+        self.table: nn.Embedding | Int8Rows = embedding(rows, row_width or width)
         self.projection = Linear(row_width, width, bias=False) if row_width else nn.Identity()
         self.row_width = row_width or width
         self._orders: Tensor | None = None  # as the native core reads them
         self._found: tuple[tuple[object, ...], TableAddresses | None] | None = None  # addresses, and what they hold for
 
-    def rows_of(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
-        """The row of the n-gram of each order that ends at the last byte of each string."""
-        begins = torch.arange(0, len(self.orders) * self.num_rows, self.num_rows, device=bytes_BN.device)
-        return self._keys(bytes_BN) % self.num_rows + begins
+    @property
+    def _num_of_ngrams(self) -> int:
+        """Rows of n-grams, which come first."""
+        return len(self.orders) * self.num_rows
 
-    def forward(self, bytes_BTN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B D"]:
-        """Sum of the rows of the n-grams that end at the last byte of each string of N bytes, at width D."""
-        return self.projection(self.sum_of_rows(bytes_BTN))
+    def rows_of(
+        self, bytes_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"] | None = None
+    ) -> Int[Tensor, "*B _"]:
+        """The row of the n-gram of each order that ends at the last byte of each string, and behind them those of
+        matches.
 
-    def sum_of_rows(self, bytes_BN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B _"]:
+        Args:
+            bytes_BN: the strings; or windows, each of which has a prefix of a patch behind it.
+            prefix_BM: the prefixes; none by default.
+        """
+        prefix_BM = bytes_BN[..., :0] if prefix_BM is None else prefix_BM
+        ending = torch.cat((bytes_BN[..., -max(self.orders) :], prefix_BM), dim=-1)
+        rows = self._rows_of_ngrams(ending)
+        if self.matches is None:
+            return rows
+        return torch.cat((rows, self.matches.rows_of(bytes_BN, prefix_BM) + self._num_of_ngrams), dim=-1)
+
+    def forward(
+        self, bytes_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"] | None = None
+    ) -> Float[Tensor, "*B D"]:
+        """Sum of the rows of :meth:`rows_of`, at width D."""
+        return self.projection(self.sum_of_rows(bytes_BN, prefix_BM))
+
+    def sum_of_rows(
+        self, bytes_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"] | None = None
+    ) -> Float[Tensor, "*B _"]:
         """The sum before its projection."""
-        return self.table(self.rows_of(bytes_BN)).sum(dim=-2)
+        return self.table(self.rows_of(bytes_BN, prefix_BM)).sum(dim=-2)
+
+    def _rows_of_ngrams(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
+        begins = torch.arange(0, self._num_of_ngrams, self.num_rows, device=bytes_BN.device)
+        return self._keys(bytes_BN) % self.num_rows + begins
 
     def _keys(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         """The key of the n-gram of each order that ends at the last byte of each string."""
@@ -113,8 +131,9 @@ class NgramTables(nn.Module):
             self._orders = torch.tensor(self.orders)
         projection = known[1] if has_projection else 0
         orders, keys = self._orders.data_ptr(), self._key_address()
+        matches = None if self.matches is None else self.matches.addresses
         return TableAddresses(
-            known[0], scales, projection, orders, keys, len(self.orders), self.num_rows, self.row_width
+            known[0], scales, projection, orders, keys, len(self.orders), self.num_rows, self.row_width, matches
         )
 
     def _key_address(self) -> int:
@@ -133,12 +152,20 @@ class ChosenNgrams(NgramTables):
         num_rows: rows per order, on the mean.
         width: D.
         row_width: numbers of a row, if they are not D; the sum of the rows is then projected to D.
+        matches: have rows behind those of n-grams, which are added to the sum; or None.
     """
 
     keys_R: Tensor
 
-    def __init__(self, orders: Sequence[int], num_rows: int, width: int, row_width: int | None = None) -> None:
-        super().__init__(orders, num_rows, width, row_width)
+    def __init__(
+        self,
+        orders: Sequence[int],
+        num_rows: int,
+        width: int,
+        row_width: int | None = None,
+        matches: Matches | None = None,
+    ) -> None:
+        super().__init__(orders, num_rows, width, row_width, matches)
         self.register_buffer("keys_R", torch.full((self.capacity,), _NO_KEY, dtype=torch.int32))
 
     @property
@@ -158,8 +185,7 @@ class ChosenNgrams(NgramTables):
         self.keys_R[: len(keys)] = (keys - _HALF).int()
         self.keys_R.copy_(self.keys_R.sort().values)
 
-    def rows_of(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
-        """The row of the n-gram of each order that ends at the last byte of each string."""
+    def _rows_of_ngrams(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         keys = (self._keys(bytes_BN) - _HALF).int()
         found = torch.searchsorted(self.keys_R, keys).clamp(max=len(self.keys_R) - 1)
         unknown = torch.arange(len(self.orders), device=keys.device)

@@ -1,4 +1,6 @@
-"""N-grams longer than a patch, of bytes and of tokens: the windows before are read, cached, cut at documents."""
+"""N-grams longer than a patch, of bytes and of tokens, and matches: the windows before are read, cached, cut at
+documents.
+"""
 
 import dataclasses
 
@@ -6,7 +8,8 @@ import numpy as np
 import pytest
 import slow_model
 import torch
-from support import BOS, TEXTS, naive_generate, random_bytes, tiny_config, tiny_model
+from support import BOS, TEXTS, naive_generate, tiny_config, tiny_model
+from support import random_bytes as any_bytes
 
 import bytelm
 import bytelm.testing as kit
@@ -16,6 +19,7 @@ from bytelm.errors import CheckpointError
 from bytelm.hub import LanguageModel
 from bytelm.hub.token_checkpoint import save_token_model
 from bytelm.model import reading
+from bytelm.model.axes import MatchConfig
 from bytelm.model.build import build_model
 from bytelm.model.config import MergerConfig, NgramConfig
 from bytelm.model.documents import DocumentBoundaries
@@ -23,21 +27,27 @@ from bytelm.model.reading import windows_at
 from bytelm.model.targets import make_target
 from bytelm.model.twins import token_twin
 from bytelm.nn.kv_cache import CacheView
-from bytelm.nn.ngram import ChosenNgrams, ngram_keys, windows_before
+from bytelm.nn.ngram import ChosenNgrams, ngram_keys
+from bytelm.nn.windows import with_windows_before
 from bytelm.tokenizer import BPETokenizer, train_bpe
 from bytelm.training import ByteLMModule
 
 LONG = NgramConfig(orders=(2, 4, 6, 9), rows=61)
+MATCHING = NgramConfig(orders=(1, 3), rows=97, matches=MatchConfig(lengths=(1, 2, 4), candidates=2, reach=10))
+PLACES = ["merger", "heads", "both", "chosen", "mixed", "matches", "chosen matches"]
 
 
-PLACES = ["merger", "heads", "both", "chosen", "mixed"]
+def random_bytes(num, seed):
+    """Of few values, so that n-grams come again."""
+    return any_bytes(num, seed) % 5
 
 
 @pytest.fixture(scope="module", params=PLACES)
 def model(request):
     """A model with n-grams longer than a patch where the parameter says."""
     changes = {}
-    tables = dataclasses.replace(LONG, chosen=request.param == "chosen")
+    tables = MATCHING if "matches" in request.param else LONG
+    tables = dataclasses.replace(tables, chosen="chosen" in request.param)
     if request.param != "heads":
         changes["merger"] = MergerConfig(byte_width=16, tables=tables)
     if request.param != "merger":
@@ -48,7 +58,7 @@ def model(request):
         if isinstance(part, ChosenNgrams):  # pairs that begin with a small byte, and the fours of a text
             text = torch.from_numpy(random_bytes(24, 1).astype(np.int64))
             pairs = torch.cartesian_prod(torch.arange(0, 256, 9), torch.arange(0, 256, 40))
-            part.choose(torch.cat((ngram_keys(pairs), ngram_keys(text.unfold(0, 4, 1)))))
+            part.choose(torch.cat((ngram_keys(text.unfold(0, part.orders[1], 1)), ngram_keys(pairs)))[: part.capacity])
     return model
 
 
@@ -73,12 +83,20 @@ def tokens():
     return loud(build_model(config, seed=3)), tokenizer
 
 
-def test_windows_before_are_those_of_a_loop():
+@pytest.mark.parametrize("positions", [None, torch.arange(4)], ids=["one text", "positions"])
+def test_windows_before_are_those_of_a_loop(positions):
     windows = torch.arange(24).view(2, 4, 3)
-    found = windows_before(windows, torch.arange(4), 2)
+    found = with_windows_before(windows, positions, 2)
     for row in range(2):
         text = [-1] * 6 + windows[row].flatten().tolist()
-        assert found[row].tolist() == [text[3 * t : 3 * t + 6] for t in range(4)]
+        assert found[row].tolist() == [text[3 * t : 3 * t + 9] for t in range(4)]
+
+
+def test_windows_before_are_those_of_the_same_text():
+    windows = torch.arange(12).view(1, 4, 3)
+    found = with_windows_before(windows, torch.tensor([[0, 1, 0, 1]]), 2)
+    assert found[0, 2].tolist() == [-1] * 6 + [6, 7, 8]
+    assert found[0, 3].tolist() == [-1] * 3 + [6, 7, 8, 9, 10, 11]
 
 
 def test_states_and_logits_are_those_of_the_definition(model):
@@ -116,7 +134,7 @@ def test_drafts_of_tokens_leave_nothing(tokens):
     assert audit(lambda: make_target(tokens[0], "next", np.array([0]))).outcome == "passed"
 
 
-@pytest.mark.parametrize("model", [place for place in PLACES if place != "chosen"], indirect=True)
+@pytest.mark.parametrize("model", [place for place in PLACES if "chosen" not in place], indirect=True)
 @pytest.mark.parametrize("law", ["chain", "next"])
 def test_windows_that_are_not_kept_are_noticed(law, model, monkeypatch):
     """Negative control: a cache, or a text, that knows the windows of its own forward alone."""
@@ -125,7 +143,7 @@ def test_windows_that_are_not_kept_are_noticed(law, model, monkeypatch):
         windows = windows_at(bytes_BL, begins_B1, draft, patch, num_before)
         return torch.where(torch.arange(windows.shape[-1]) < num_before * patch, -1, windows)
 
-    monkeypatch.setattr(CacheView, "before", lambda self, *args: windows_before(*args))
+    monkeypatch.setattr(CacheView, "before", lambda self, num: torch.full((*self.positions.shape, num * 4), -1))
     monkeypatch.setattr(reading, "windows_at", forgetful)
     assert audit(lambda: make_target(model, law, BOS)).outcome == "failed"
 

@@ -9,7 +9,7 @@ from bytelm.model.axes import NgramConfig
 from bytelm.model.build import build_model
 from bytelm.model.config import MergerConfig, MLPMergerConfig
 from bytelm.nn import native
-from bytelm.nn.ngram import ABSENT
+from bytelm.nn.windows import ABSENT
 
 pytestmark = [
     pytest.mark.skipif(native.core is None, reason="the core was not built"),
