@@ -86,18 +86,13 @@ class Matches:
         assert native.core is not None
         if window_BN.dim() != 3 or window_BN.stride(-1) != 1:
             window_BN = window_BN.contiguous()
-        outer, inner = (window_BN.stride()[:2]) if window_BN.dim() == 3 else (0, window_BN.shape[-1])
-        batch, prefix_BM = window_BN.shape[:-1], prefix_BM.contiguous()
+        batch, width = window_BN.shape[:-1], window_BN.shape[-1]
         rows = prefix_BM.new_empty(*batch, self.candidates)
         num = rows.numel() // self.candidates
+        lies = (batch[1], *window_BN.stride()[:2]) if window_BN.dim() == 3 else (max(1, num), 0, width)
+        prefix_BM = prefix_BM.contiguous()
         native.core.matches(
-            (
-                window_BN.data_ptr(),
-                batch[-1] if window_BN.dim() == 3 else max(1, num),
-                outer,
-                inner,
-                window_BN.shape[-1],
-            ),
+            (window_BN.data_ptr(), *lies, width),
             (prefix_BM.data_ptr(), prefix_BM.shape[-1]),
             self.addresses,
             rows.data_ptr(),

@@ -1,4 +1,4 @@
-"""The longest matches of the end of a text: the definition in loops, all places compared at once, and the native core."""
+"""The longest matches of the end of a text: the definition in loops, all places at once, and the native core."""
 
 import pytest
 import torch
