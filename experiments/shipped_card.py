@@ -45,6 +45,18 @@ def rows(tables: NgramConfig) -> str:
     return f"{len(tables.orders) * tables.rows:,} of n = {', '.join(map(str, tables.orders))}"
 
 
+def matches(tables: NgramConfig) -> str:
+    """What rows for matches there are."""
+    found = tables.matches
+    if found is None:
+        return "nothing else"
+    return (
+        f"{found.num_rows:,} such rows for the bytes that followed the {found.candidates} longest matches of what was"
+        f" written last, {found.lengths[0]} to {found.lengths[-1]} bytes, among the {found.reach:,} bytes before"
+        " (`bytelm/nn/matches.py`)"
+    )
+
+
 def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, words: str) -> dict[str, str]:
     """What the template has in capitals."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -52,7 +64,8 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
     merger, heads = config.merger.tables, config.heads.tables
     step = json.loads((exported / "config.json").read_text())["provenance"]["step"]
     corpus = Corpus.open(data["train"], verify=False)
-    characters = step * data["batch_size"] * data["window"] / corpus.manifest.bytes_per_character
+    per_character = corpus.manifest.bytes_per_character
+    characters = step * data["batch_size"] * data["window"] / per_character
     bits = [f"| {row['model']} | {row['bits_per_char']:.3f} | {row['bytes'] or ''} |" for row in results["rows"]]
     fast = [
         f"| {row['model']} | {row['chars_per_second']:.0f} | {row['chars_per_forward']:.2f} |"
@@ -62,14 +75,17 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
     table += ["| model, law, draft; greedy, one thread | chars/s | chars/forward |", "|---|---|---|", *fast]
     return {
         "PARAMETERS": f"{config.num_parameters():,}",
-        "PATCH_CHARACTERS": f"{config.patch / corpus.manifest.bytes_per_character:.1f}",
+        "PATCH_CHARACTERS": f"{config.patch / per_character:.1f}",
         "PATCH": str(config.patch),
         "BLOCKS": str(config.num_blocks),
         "WIDTH": str(config.width),
         "ROW_WIDTH": str(merger.row_width),
         "MERGER_ROWS": rows(merger),
         "HEAD_ROWS": rows(heads),
+        "MATCHES": matches(heads),
+        "CONTEXT": f"{config.context:,} bytes, about {config.context / per_character:,.0f} characters",
         "WINDOWS": str(data["batch_size"]),
+        "WINDOW": f"{data['window']:,}",
         "PRECISION": f"`{settings['trainer']['precision']}`",
         "BYTES": f"{sum((exported / name).stat().st_size for name in FILES):,}",
         "ALGORITHM": ALGORITHMS[optimizer["algorithm"]],
