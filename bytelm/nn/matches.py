@@ -70,12 +70,11 @@ class Matches:
         same_RNM = (before_RNM == tail_RM[:, None]) & (tail_RM != ABSENT)[:, None]
         lengths_RN = same_RNM.flip(-1).cumprod(-1, dtype=torch.int32).sum(-1)
         places = torch.arange(num, device=text_RN.device)
-        steps = torch.tensor(self.lengths, device=text_RN.device)
         rows = list[Tensor]()
         for first in range(0, self.num_rows, self.rows_of_each):
             best_R1 = (lengths_RN * num + places).argmax(-1, keepdim=True)
             symbol_R1, length_R1 = text_RN.gather(1, best_R1), lengths_RN.gather(1, best_R1)
-            step_R1 = (steps <= length_R1).sum(-1, keepdim=True) - 1
+            step_R1 = torch.stack([length_R1 >= least for least in self.lengths]).sum(0) - 1
             row_R1 = 1 + step_R1 * self.symbols + symbol_R1 % self.symbols
             rows.append(first + torch.where(step_R1 >= 0, row_R1, 0))
             lengths_RN = lengths_RN.masked_fill(text_RN == symbol_R1, 0)

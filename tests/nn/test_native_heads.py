@@ -6,7 +6,7 @@ from support import tiny_config
 
 from bytelm.decoding.noise import GumbelNoise
 from bytelm.hub.int8 import quantise_tables
-from bytelm.model.axes import NgramConfig
+from bytelm.model.axes import MatchConfig, NgramConfig
 from bytelm.model.build import build_model
 from bytelm.model.config import ChainedHeadsConfig
 from bytelm.nn import native
@@ -22,6 +22,7 @@ TABLES = {
     "wide": NgramConfig(orders=(1, 3, 4), rows=97),
     "narrow": NgramConfig(orders=(2, 3), rows=97, row_width=16),
     "chosen": NgramConfig(orders=(1, 2, 7), rows=97, row_width=16, chosen=True),
+    "matches": NgramConfig(orders=(1, 2), rows=97, row_width=16, matches=MatchConfig(lengths=(1, 2), reach=6)),
 }
 
 
@@ -53,6 +54,7 @@ def choose_some(tables):
 def windows_of():
     windows = torch.randint(0, 256, (BATCH, STATES, 8), generator=torch.Generator().manual_seed(9))
     windows[0, 0, :2] = -1  # where a text has not begun
+    windows[1] %= 3  # where it repeats itself
     return windows
 
 
@@ -74,6 +76,7 @@ def noise_of(num):
     [
         *(("none", False), ("wide", False), ("narrow", False), ("wide", True), ("narrow", True)),
         *(("chosen", False), ("chosen", True), ("mixed wide", False), ("mixed narrow", True), ("mixed chosen", False)),
+        *(("matches", True), ("mixed matches", False)),
     ],
 )
 @pytest.mark.parametrize("known", [0, 1, 3])

@@ -5,7 +5,7 @@ import torch
 from support import tiny_config
 
 from bytelm.hub.int8 import quantise_tables
-from bytelm.model.axes import NgramConfig
+from bytelm.model.axes import MatchConfig, NgramConfig
 from bytelm.model.build import build_model
 from bytelm.model.config import MergerConfig, MLPMergerConfig
 from bytelm.nn import native
@@ -19,6 +19,7 @@ TABLES = {
     "none": None,
     "wide": NgramConfig(orders=(1, 3, 6), rows=97),
     "narrow": NgramConfig(orders=(2, 3), rows=97, row_width=16),
+    "matches": NgramConfig(orders=(2,), rows=97, row_width=16, matches=MatchConfig(lengths=(1, 2), reach=6)),
 }
 
 
@@ -37,13 +38,15 @@ def merger_of(dtype, kind="mlp", tables="none", int8=False):
 def symbols_of(*shape):
     symbols = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(1))
     symbols[0, :2] = ABSENT  # where a text has not begun
+    symbols[1] %= 3  # where it repeats itself
     return symbols
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("kind", ["concat", "mlp"])
 @pytest.mark.parametrize(
-    ("tables", "int8"), [("none", False), ("wide", False), ("narrow", False), ("wide", True), ("narrow", True)]
+    ("tables", "int8"),
+    [("none", False), ("wide", False), ("narrow", False), ("wide", True), ("narrow", True), ("matches", False)],
 )
 @torch.inference_mode()
 def test_vectors_are_those_of_the_modules(tables, int8, kind, dtype, monkeypatch):
