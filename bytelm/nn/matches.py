@@ -50,49 +50,50 @@ class Matches:
         """What the native core is told: where the lengths are, how many, C, reach and symbols."""
         return self._lengths.data_ptr(), len(self.lengths), self.candidates, self.reach, self.symbols
 
-    def rows_of(self, window_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"]) -> Int[Tensor, "*B _"]:
+    def rows_of(self, window_B_: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         """The row of each candidate after a window and, behind it, a prefix of the patch."""
-        if native.core is not None and not native.is_watched() and window_BN.is_cpu and window_BN.dtype == torch.int64:
-            return self._in_core(window_BN, prefix_BM)
-        window_BN = window_BN[..., -self.reach :]
-        most = window_BN.shape[-1] + prefix_BM.shape[-1]
-        batch = window_BN.shape[:-1]
-        text_RN = torch.cat((window_BN, prefix_BM), dim=-1).reshape(-1, most)
-        pieces = text_RN.split(max(1, _MOST // (most * self.lengths[-1])))
+        for_core = window_B_.is_cpu and window_B_.dtype == prefix_BN.dtype == torch.int64
+        if native.core is not None and for_core and not native.is_watched():
+            return self._in_core(window_B_, prefix_BN)
+        window_B_ = window_B_[..., -self.reach :]
+        most = window_B_.shape[-1] + prefix_BN.shape[-1]
+        batch = window_B_.shape[:-1]
+        text_BN = torch.cat((window_B_, prefix_BN), dim=-1).reshape(-1, most)
+        pieces = text_BN.split(max(1, _MOST // (most * self.lengths[-1])))
         return torch.cat([self._find(piece) for piece in pieces]).view(*batch, self.candidates)
 
-    def _find(self, text_RN: Int[Tensor, "R N"]) -> Int[Tensor, "R _"]:
+    def _find(self, text_BN: Int[Tensor, "_ N"]) -> Int[Tensor, "_ _"]:
         """The rows, each found by comparing all places."""
-        longest, num = self.lengths[-1], text_RN.shape[-1]
-        padded = F.pad(text_RN, (longest, 0), value=ABSENT)
-        tail_RM = padded[:, -longest:]
-        before_RNM = padded[:, :-1].unfold(1, longest, 1)  # what is before each place
-        same_RNM = (before_RNM == tail_RM[:, None]) & (tail_RM != ABSENT)[:, None]
-        lengths_RN = same_RNM.flip(-1).cumprod(-1, dtype=torch.int32).sum(-1)
-        places = torch.arange(num, device=text_RN.device)
+        longest, num = self.lengths[-1], text_BN.shape[-1]
+        padded = F.pad(text_BN, (longest, 0), value=ABSENT)
+        tail_B_ = padded[:, -longest:]
+        before_BN_ = padded[:, :-1].unfold(1, longest, 1)  # what is before each place
+        same_BN_ = (before_BN_ == tail_B_[:, None]) & (tail_B_ != ABSENT)[:, None]
+        lengths_BN = same_BN_.flip(-1).cumprod(-1, dtype=torch.int32).sum(-1)
+        places = torch.arange(num, device=text_BN.device)
         rows = list[Tensor]()
         for first in range(0, self.num_rows, self.rows_of_each):
-            best_R1 = (lengths_RN * num + places).argmax(-1, keepdim=True)
-            symbol_R1, length_R1 = text_RN.gather(1, best_R1), lengths_RN.gather(1, best_R1)
-            step_R1 = torch.stack([length_R1 >= least for least in self.lengths]).sum(0) - 1
-            row_R1 = 1 + step_R1 * self.symbols + symbol_R1 % self.symbols
-            rows.append(first + torch.where(step_R1 >= 0, row_R1, 0))
-            lengths_RN = lengths_RN.masked_fill(text_RN == symbol_R1, 0)
+            best_B1 = (lengths_BN * num + places).argmax(-1, keepdim=True)
+            symbol_B1, length_B1 = text_BN.gather(1, best_B1), lengths_BN.gather(1, best_B1)
+            step_B1 = torch.stack([length_B1 >= least for least in self.lengths]).sum(0) - 1
+            row_B1 = 1 + step_B1 * self.symbols + symbol_B1 % self.symbols
+            rows.append(first + torch.where(step_B1 >= 0, row_B1, 0))
+            lengths_BN = lengths_BN.masked_fill(text_BN == symbol_B1, 0)
         return torch.cat(rows, dim=-1)
 
-    def _in_core(self, window_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"]) -> Int[Tensor, "*B _"]:
+    def _in_core(self, window_B_: Int[Tensor, "*B _"], prefix_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         """The same in the native core, which reads windows that overlap as they lie."""
         assert native.core is not None
-        if window_BN.dim() != 3 or window_BN.stride(-1) != 1:
-            window_BN = window_BN.contiguous()
-        batch, width = window_BN.shape[:-1], window_BN.shape[-1]
-        rows = prefix_BM.new_empty(*batch, self.candidates)
+        if window_B_.dim() != 3 or window_B_.stride(-1) != 1:
+            window_B_ = window_B_.contiguous()
+        batch, width = window_B_.shape[:-1], window_B_.shape[-1]
+        rows = prefix_BN.new_empty(*batch, self.candidates)
         num = rows.numel() // self.candidates
-        lies = (batch[1], *window_BN.stride()[:2]) if window_BN.dim() == 3 else (max(1, num), 0, width)
-        prefix_BM = prefix_BM.contiguous()
+        lies = (batch[1], *window_B_.stride()[:2]) if window_B_.dim() == 3 else (max(1, num), 0, width)
+        prefix_BN = prefix_BN.contiguous()
         native.core.matches(
-            (window_BN.data_ptr(), *lies, width),
-            (prefix_BM.data_ptr(), prefix_BM.shape[-1]),
+            (window_B_.data_ptr(), *lies, width),
+            (prefix_BN.data_ptr(), prefix_BN.shape[-1]),
             self.addresses,
             rows.data_ptr(),
             num,

@@ -67,33 +67,33 @@ class NgramTables(nn.Module):
         return len(self.orders) * self.num_rows
 
     def rows_of(
-        self, bytes_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"] | None = None
+        self, bytes_BN: Int[Tensor, "*B N"], prefix_B_: Int[Tensor, "*B _"] | None = None
     ) -> Int[Tensor, "*B _"]:
         """The row of the n-gram of each order that ends at the last byte of each string, and behind them those of
         matches.
 
         Args:
             bytes_BN: the strings; or windows, each of which has a prefix of a patch behind it.
-            prefix_BM: the prefixes; none by default.
+            prefix_B_: the prefixes; none by default.
         """
-        prefix_BM = bytes_BN[..., :0] if prefix_BM is None else prefix_BM
-        ending = torch.cat((bytes_BN[..., -max(self.orders) :], prefix_BM), dim=-1)
+        prefix_B_ = bytes_BN[..., :0] if prefix_B_ is None else prefix_B_
+        ending = torch.cat((bytes_BN[..., -max(self.orders) :], prefix_B_), dim=-1)
         rows = self._rows_of_ngrams(ending)
         if self.matches is None:
             return rows
-        return torch.cat((rows, self.matches.rows_of(bytes_BN, prefix_BM) + self._num_of_ngrams), dim=-1)
+        return torch.cat((rows, self.matches.rows_of(bytes_BN, prefix_B_) + self._num_of_ngrams), dim=-1)
 
     def forward(
-        self, bytes_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"] | None = None
+        self, bytes_BN: Int[Tensor, "*B N"], prefix_B_: Int[Tensor, "*B _"] | None = None
     ) -> Float[Tensor, "*B D"]:
         """Sum of the rows of :meth:`rows_of`, at width D."""
-        return self.projection(self.sum_of_rows(bytes_BN, prefix_BM))
+        return self.projection(self.sum_of_rows(bytes_BN, prefix_B_))
 
     def sum_of_rows(
-        self, bytes_BN: Int[Tensor, "*B N"], prefix_BM: Int[Tensor, "*B M"] | None = None
+        self, bytes_BN: Int[Tensor, "*B N"], prefix_B_: Int[Tensor, "*B _"] | None = None
     ) -> Float[Tensor, "*B _"]:
         """The sum before its projection."""
-        return self.table(self.rows_of(bytes_BN, prefix_BM)).sum(dim=-2)
+        return self.table(self.rows_of(bytes_BN, prefix_B_)).sum(dim=-2)
 
     def _rows_of_ngrams(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         begins = torch.arange(0, self._num_of_ngrams, self.num_rows, device=bytes_BN.device)
