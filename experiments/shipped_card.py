@@ -29,6 +29,7 @@ EXPECTED = ROOT / "tests" / "hub" / "shipped_expected.json"
 PROMPT, NUM_NEW = "吾輩は", 24
 TEXTS = ["朝の市場では、魚を売る声が遠くまで聞こえた。", "この関数は、二つの整数を受け取り、その和を返します。"]
 FILES = ("config.json", "encoding.json", "model.safetensors")
+SAMPLING = "generation_config.json"
 ALGORITHMS = {"adamw": "AdamW", "muon": "Muon for the hidden matrices and AdamW for all else"}
 
 
@@ -127,6 +128,7 @@ def main() -> None:
     MODEL.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(args.exported / name, MODEL / name)
+    shutil.copyfile(SHIPPED / SAMPLING, MODEL / SAMPLING)
     (MODEL / "README.md").write_text(card, encoding="utf-8")
     shutil.copyfile(args.run / "metrics.csv", SHIPPED / "metrics.csv")
     if args.results != SHIPPED / "results.json":

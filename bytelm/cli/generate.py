@@ -89,6 +89,14 @@ _Pattern = Annotated[
 _Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End where this text appears; may be repeated.")
 ]
+_DoSample = Annotated[
+    bool | None,
+    typer.Option(
+        "--do-sample/--greedy",
+        help="Sample, or the likeliest symbol. Default: as the model's generation_config.json says, else greedy.",
+        show_default=False,
+    ),
+]
 _AllowControls = Annotated[
     bool, typer.Option("--allow-controls", help="Control strings such as <|eos|> in prompts become controls.")
 ]
@@ -117,7 +125,7 @@ def generate(
     verify: _Verify = "exact",
     seed: Annotated[int, _whole("--seed", "Of the sampling noise.")] = 0,
     num_return_sequences: Annotated[int, _whole("--num-return-sequences", "Continuations of each prompt.")] = 1,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample; otherwise the likeliest symbol.")] = False,
+    do_sample: _DoSample = None,
     temperature: Annotated[float | None, _number("--temperature", "With --do-sample.")] = None,
     top_k: Annotated[int | None, _whole("--top-k", "With --do-sample.")] = None,
     top_p: Annotated[float | None, _number("--top-p", "With --do-sample.")] = None,
@@ -154,6 +162,7 @@ def generate(
     given = _no_prompts(prompts, prompts_file, trace, json) if interactive else read_prompts(prompts, prompts_file)
     _check_stream(stream, len(given) * num_return_sequences)
     lm = load_model(find_model(source), device, dtype=dtype, four_bit=four_bit, revision=revision, int8=int8)
+    options, told = _sampling(source, revision, options)
     options |= {"allowed_controls": "all" if allow_controls else (), "draft": _open_draft(draft, lm, device, dtype)}
     _check_texts(lm, given, stop or [], options["allowed_controls"])
     if interactive:
@@ -161,7 +170,7 @@ def generate(
     output = _decode(lm, given, stream, options)
     if not stream and not json:
         _write_texts(given, output, num_return_sequences, trace)
-    return _write_figures(_describe(source, output), _summary(source, lm, given, seed, output), json)
+    return _write_figures(_describe(source, output) + told, _summary(source, lm, given, seed, output), json)
 
 
 def _no_prompts(*others: Any) -> list[Prompt]:
@@ -169,6 +178,19 @@ def _no_prompts(*others: Any) -> list[Prompt]:
     if any(others):
         raise DecodingError("--interactive: found prompts, --trace or --json with it, expected none of them")
     return []
+
+
+def _sampling(source: str, revision: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The options, with those of sampling that the model's folder has where none is given; and words about these."""
+    from bytelm.hub.sampling_defaults import sampling_defaults
+    from bytelm.hub.source import find_folder
+
+    if any(name in options for name in ("do_sample", *SAMPLED)):
+        return {"do_sample": False, **options}, ""
+    found = sampling_defaults(find_folder(source, revision))
+    told = ", ".join(f"{name} {value:g}" for name, value in found.items() if name != "do_sample")
+    words = f"; sampled as generation_config.json says ({told or 'temperature 1'})" if found else ""
+    return {"do_sample": False, **options, **found}, words
 
 
 def _open_draft(draft: str, lm: "LanguageModel", device: str, dtype: str | None) -> "str | LanguageModel":
@@ -202,7 +224,7 @@ def _decode(lm: "LanguageModel", prompts: Sequence[Prompt], stream: bool, option
 def _check_options(options: dict[str, Any]) -> None:
     """What can be refused before anything is loaded."""
     useless = [f"--{name.replace('_', '-')}" for name in SAMPLED if name in options]
-    if useless and not options["do_sample"]:
+    if useless and not options.get("do_sample"):
         write_error(f"warning: {', '.join(useless)} without --do-sample: no effect")
     for text in options.get("stop", ()):
         check_text(text, "--stop")

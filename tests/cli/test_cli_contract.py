@@ -40,6 +40,7 @@ COMMANDS = {
     },
     "bytelm generate": {
         *{"ARGUMENTS", "--model", "--prompts-file", "--max-new-tokens", "--law", "--draft", "--seed", "--do-sample"},
+        "--greedy",
         *{"--temperature", "--top-k", "--top-p", "--stop", "--allow-controls", "--stream", "--device", "--json"},
         *{"--min-new-tokens", "--max-new-chars", "--max-time", "--num-draft-tokens", "--verify", "--compile"},
         *{"--num-return-sequences", "--min-p", "--typical-p", "--repetition-penalty", "--no-repeat-ngram-size"},

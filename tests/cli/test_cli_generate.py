@@ -1,12 +1,14 @@
 import json
 import os
 import re
+import shutil
 
 import pytest
 
 import bytelm
 from bytelm.cli.generate import generate as command
 from bytelm.cli.prompts import split_model
+from bytelm.hub.sampling_defaults import sampling_defaults
 from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
 
 SHORT = ("--max-new-tokens", 12)
@@ -247,6 +249,44 @@ def test_an_option_names_the_model(run, chained_model):
         k: v for k, v in by_option.items() if k not in changing
     }
     run("generate", "two", "月", *SHORT).refused("two: no such folder")
+
+
+def test_sampling_of_the_folder_unless_an_option_says_otherwise(run, chained_model, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(chained_model, own)
+    (own / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.5, "top_k": 9, "top_p": null}')
+
+    def texts(model, *options):
+        return run("generate", model, "朝の", *SHORT, "--seed", 3, "--json", *options).json["texts"]
+
+    sampled = texts(chained_model, "--do-sample", "--temperature", 0.5, "--top-k", 9)
+    greedy = texts(chained_model)
+    assert texts(own) == sampled != greedy
+    assert texts(own, "--greedy") == texts(own, "--temperature", 0.5) == greedy
+    assert texts(own, "--do-sample") == texts(chained_model, "--do-sample") != sampled
+    err = run("generate", own, "朝", *SHORT).err
+    assert "sampled as generation_config.json says (temperature 0.5, top_k 9)" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('{"do_sample": true, "top_p": "0.9"}', ("top_p: found '0.9', expected a number",)),
+        ('{"do_sample": true, "top_p": 1.5}', ("top_p: found 1.5",)),
+        ("[]", ("found a list, expected a JSON object",)),
+    ],
+)
+def test_sampling_of_the_folder_that_is_refused(run, chained_model, tmp_path, text, parts):
+    own = tmp_path / "own"
+    shutil.copytree(chained_model, own)
+    (own / "generation_config.json").write_text(text)
+    run("generate", own, "朝の", *SHORT).refused(*parts)
+
+
+def test_a_folder_that_does_not_ask_for_sampling_is_greedy(tmp_path):
+    assert sampling_defaults(tmp_path) == {}
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.5, "do_sample": null}')
+    assert sampling_defaults(tmp_path) == {}
 
 
 @pytest.mark.skipif(shipped_folder(DEFAULT_MODEL) is not None, reason="the package has its model")
