@@ -103,7 +103,11 @@ def facts(run: Path, exported: Path, results: dict[str, Any], minutes: float, wo
         "HELD_OUT": f"{results['documents']} documents, {results['characters']:,} characters",
         "WORDS": words,
         "TABLE": "\n".join(table),
-        "DIGESTS": "\n".join(f"{digest(exported / name)}  {name}" for name in FILES),
+        "DIGESTS": "\n".join(
+            f"{digest(folder / name)}  {name}"
+            for folder, names in ((exported, FILES), (SHIPPED, (SAMPLING,)))
+            for name in names
+        ),
     }
 
 

@@ -156,8 +156,7 @@ def generate(
     seed, symbols, characters, utf8_bytes, forwards, drafted, accepted, acceptance_at, by_drafter, chars_per_forward,
     chars_per_second, seconds, seconds_by_part.
     """
-    options = {name: value for name, value in locals().items() if name not in _OF_THE_COMMAND and value is not None}
-    _check_options(options)
+    options = _checked({name: x for name, x in locals().items() if name not in _OF_THE_COMMAND and x is not None})
     source, prompts = split_model(arguments or [], model)
     given = _no_prompts(prompts, prompts_file, trace, json) if interactive else read_prompts(prompts, prompts_file)
     _check_stream(stream, len(given) * num_return_sequences)
@@ -221,8 +220,8 @@ def _decode(lm: "LanguageModel", prompts: Sequence[Prompt], stream: bool, option
         raise _with_place(error, prompts) from None
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    """What can be refused before anything is loaded."""
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, of which some can be refused before anything is loaded."""
     useless = [f"--{name.replace('_', '-')}" for name in SAMPLED if name in options]
     if useless and not options.get("do_sample"):
         write_error(f"warning: {', '.join(useless)} without --do-sample: no effect")
@@ -235,6 +234,7 @@ def _check_options(options: dict[str, Any]) -> None:
         raise DecodingError(
             f"--draft: found {draft!r}, expected one of {', '.join(completions.DRAFTS)}, or the folder of a model"
         )
+    return options
 
 
 def _write_figures(note: str, result: Mapping[str, Any], as_json: bool) -> None:
