@@ -76,7 +76,7 @@ def read(model, batch, steps, rows, num_slots=21, last_seen=None):
     generator = torch.Generator().manual_seed(0)
     for part in (*cache.keys, *cache.values):
         part.copy_(torch.randn(part.shape, generator=generator))
-    h_BTD, _ = forward(model, windows, cache, rows, positions, num_slots, last_seen)
+    h_BTD = forward(model, windows, cache, rows, positions, num_slots, last_seen)
     return h_BTD, torch.stack([*cache.keys, *cache.values])
 
 
