@@ -152,6 +152,9 @@ class MatchConfig(Config):
         symbols: rows of each length; symbol s has row ``s % symbols``.
     """
 
+    LONGEST: ClassVar[int] = 64
+    MOST: ClassVar[int] = 8
+
     lengths: tuple[int, ...] = (3, 4, 5, 6, 8, 12, 16, 32)
     candidates: int = 2
     reach: int = 1024
@@ -165,9 +168,6 @@ class MatchConfig(Config):
         self.require(0 < self.candidates <= self.MOST, "candidates", f"a number from 1 to {self.MOST}")
         self.require(self.reach > self.lengths[0], "reach", f"a number > {self.lengths[0]}, the first of the lengths")
         self.require(self.symbols > 0, "symbols", "a number > 0")
-
-    LONGEST: ClassVar[int] = 64
-    MOST: ClassVar[int] = 8
 
     @property
     def num_rows(self) -> int:

@@ -39,7 +39,7 @@ typedef struct {
 } Head;
 
 typedef struct {
-    const void *rows;       /* [num_orders num_rows, row_width], and those of matches, of int8 where there are scales; NULL: no tables */
+    const void *rows;       /* [num_orders num_rows, row_width], and those of matches; of int8 where there are scales */
     const float *scales;    /* of each row, or NULL */
     const void *projection; /* [width, row_width], or NULL where rows are as wide as the state */
     const int64_t *orders;

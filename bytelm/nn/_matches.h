@@ -17,7 +17,7 @@ typedef struct {
 
 static inline int64_t symbol_at(const Ending *e, long i) { return i < e->width ? e->window[i] : e->prefix[i - e->width]; }
 
-/* How many symbols before the one at `j` are those at the end, at least `from` of which were seen to be. */
+/* How many symbols before the one at `j` are those at the end; the last of them was seen to be. */
 static inline long match_length(const Ending *e, const int64_t *tail, long j, long first, long longest) {
     long length = 1;
     if (longest > j - first) longest = j - first;

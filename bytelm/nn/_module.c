@@ -202,8 +202,8 @@ PyDoc_STRVAR(draw_doc,
              "and of the numbers from one of those rows to the next. Tables are None, or a tuple of rows, scales of\n"
              "int8 rows or 0, projection or 0, orders (int64), sorted keys (int32) of those n-grams that have rows\n"
              "or 0, number of orders, of rows of each, numbers of a row, and matches as for matches, or None. Windows\n"
-             "are an address and a length: the int64 before a prefix. The caller sees to it that symbols have embeddings; MLPs are told sums of rows,\n"
-             "or nothing (told_width 0). All else is as for head.");
+             "are an address and a length: the int64 before a prefix. The caller sees to it that symbols have\n"
+             "embeddings; MLPs are told sums of rows, or nothing (told_width 0). All else is as for head.");
 
 static PyObject *draw(PyObject *self, PyObject *args) {
     Address x, embedding, norm, symbols, windows, noise, logits, nats;
