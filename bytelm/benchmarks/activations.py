@@ -17,7 +17,8 @@ that is held in float32:
 - Merger: ids as int64, ``8 P``; the embeddings that it projects, ``a P byte_width``; ids of rows, 8 for each table; of
   kind ``mlp`` also ``2 a inner``. Where rows are projected, here and in heads, the sum of rows, ``a row_width``.
 - Chained head j: its own norm and the input of its unembedding; where it has an MLP, what that reads, ``a (D + (j - 1)
-  byte_width)`` and, of heads that mix, ``a row_width``, and ``2 a inner``. Independent heads: the state, ``a D``.
+  byte_width)`` and, of heads that mix, ``a row_width``, and ``2 a inner``. Independent heads: the state, ``a D``. An LM
+  head: the same, and where it mixes, its own norm and what the MLP of a first chained head has.
 - Loss: the log-softmax in float32, ``4 K V``; the targets as int64, ``8 K``.
 - Next patch, per guess: the same from its parts. Its heads have frozen weights, which save less: see the code.
 
@@ -34,6 +35,8 @@ from bytelm.model.config import (
     AlibiConfig,
     ChainedHeadsConfig,
     FeedForwardConfig,
+    IndependentHeadsConfig,
+    LMHeadConfig,
     MergerConfig,
     MLPMergerConfig,
     ModelConfig,
@@ -200,8 +203,12 @@ class Activations:
     def _heads(self) -> int:
         width, a = self.config.width, self._product
         heads = self.config.heads
-        if not isinstance(heads, ChainedHeadsConfig):
-            return a * width + self._rows(getattr(heads, "tables", None))
+        if isinstance(heads, IndependentHeadsConfig):
+            return a * width
+        if isinstance(heads, LMHeadConfig):
+            inputs = heads.mlp_inputs(width)
+            mlp = self._norm(self._stream) + a * (inputs + 2 * heads.inner) if inputs else 0
+            return a * width + self._rows(heads.tables) + mlp
         each = self._norm(self._state) + a * width + self._rows(heads.tables)
         mlps = sum(inputs + 2 * heads.inner for inputs in heads.mlp_inputs(self.config.patch, width))
         return self.config.patch * each + a * mlps

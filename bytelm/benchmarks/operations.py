@@ -80,8 +80,8 @@ def head_products(config: ModelConfig, law: Law) -> int:
     """Multiplications of the heads that a law asks at one position."""
     one = config.width * config.vocab_size
     match config.heads:
-        case LMHeadConfig(num_rows=num_rows, tables=tables):
-            return config.width * num_rows + (tables.num_products(config.width) if tables else 0)
+        case LMHeadConfig() as head:
+            return head.num_products(config.width)
         case ChainedHeadsConfig() as heads:
             one += heads.tables.num_products(config.width) if heads.tables else 0
             mlps = [heads.inner * (config.width + inputs) for inputs in heads.mlp_inputs(config.patch, config.width)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
+from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch, StateMLP
 from bytelm.model.axes import (
     AlibiConfig,
     AttentionConfig,
@@ -49,7 +49,8 @@ def build_model(config: ModelConfig, seed: int = 0, device: str | torch.device |
         blocks = [_block(config, i) for i in range(config.num_blocks)]
         merger, heads = _merger(config, config.merger), _heads(config)
         drafts = _next_patch(config), _draft_heads(config)
-        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, *drafts, _state_tables(config))
+        at_states = _state_tables(config), _state_mlp(config)
+        model = ByteLM(config, merger, _position(config), blocks, _norm(config), heads, *drafts, *at_states)
     tie_head(model)
     if model.device.type != "meta":
         initialise(model, seed)
@@ -251,6 +252,14 @@ def _heads(config: ModelConfig) -> IndependentHeads | ChainedHeads | LMHead:
 
 def _state_tables(config: ModelConfig) -> NgramTables | None:
     return _tables(config.heads.tables, config.width) if isinstance(config.heads, LMHeadConfig) else None
+
+
+def _state_mlp(config: ModelConfig) -> StateMLP | None:
+    match config.heads:
+        case LMHeadConfig(mixed=True) as head:
+            return StateMLP(head.mlp_inputs(config.width), config.width, head.inner, _norm(config))
+        case _:
+            return None
 
 
 def _next_patch(config: ModelConfig) -> NextPatch | None:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch
+from bytelm.heads import ChainedHeads, DraftHeads, IndependentHeads, LMHead, NextPatch, StateMLP
 from bytelm.model.config import ModelConfig
 from bytelm.model.documents import Boundaries
 from bytelm.nn.block import ParallelBlock, SequentialBlock
@@ -78,6 +78,7 @@ class ByteLM(nn.Module):
         next_patch: drafts the patches after the next one with the heads, or None.
         draft_heads: draft the tokens after the next one, or None.
         state_tables: n-gram tables that add to states before the last norm, or None.
+        state_mlp: reads them there, too, or None.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class ByteLM(nn.Module):
         next_patch: NextPatch | None = None,
         draft_heads: DraftHeads | None = None,
         state_tables: NgramTables | None = None,
+        state_mlp: StateMLP | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -98,7 +100,7 @@ class ByteLM(nn.Module):
         self.blocks, self.norm, self.heads = nn.ModuleList(blocks), norm, heads
         self.next_patch = next_patch
         self.draft_heads = draft_heads
-        self.state_tables = state_tables
+        self.state_tables, self.state_mlp = state_tables, state_mlp
         # Here, for torch.compile gives up on how they are found.
         self._num_windows_before_body = config.num_windows_before_body
         self._num_windows_before_heads = config.num_windows_before_heads
@@ -126,7 +128,15 @@ class ByteLM(nn.Module):
             view.keep(windows_BTP)
         symbols_BTN = _with_windows_before(windows_BTP, positions, view, self._num_windows_before_body)
         x_BTD = run_blocks(self.blocks, self.position, self.merger(symbols_BTN, positions), positions, view)
-        return self.norm(x_BTD if self.state_tables is None else x_BTD + self.state_tables(symbols_BTN))
+        return self.norm(self._with_rows(x_BTD, symbols_BTN))
+
+    def _with_rows(self, x_BTD: Hidden, symbols_BTN: Int[Tensor, "B T _"]) -> Hidden:
+        """States, and what the rows of n-grams change in them."""
+        if self.state_tables is None:
+            return x_BTD
+        sum_BTF = self.state_tables.sum_of_rows(symbols_BTN)
+        added_BTD = self.state_tables.projection(sum_BTF)
+        return x_BTD + added_BTD if self.state_mlp is None else x_BTD + added_BTD + self.state_mlp(x_BTD, sum_BTF)
 
     def read(
         self, bytes_BL: Integer[Tensor, "B L"], boundaries: Boundaries | None = None

@@ -109,6 +109,8 @@ class LMHeadConfig(Config):
         tied: whether its table is that of the embedding.
         tables: tables of the n-grams of tokens that end at each one, added to its state before the last norm; none by
             default.
+        mixed: whether an MLP reads state and rows, too, as those of chained heads that mix. Else rows are only added.
+        inner: inner width of that MLP.
     """
 
     kind: Literal["lm"] = "lm"
@@ -117,16 +119,35 @@ class LMHeadConfig(Config):
     scale: float = 1.0
     tied: bool = False
     tables: NgramConfig | None = None
+    mixed: bool = False
+    inner: int = 256
+
+    def validate(self) -> None:
+        """Check what belongs to the MLP."""
+        self.require(self.inner > 0, "inner", "a number > 0")
+        self.require(self.tables is not None or not self.mixed, "mixed", "false where there are no tables")
 
     @property
     def laws(self) -> tuple[Law, ...]:
         """The law of the next symbol."""
         return ("next",)
 
+    def mlp_inputs(self, width: int) -> int:
+        """How many numbers the MLP reads; 0 where there is none."""
+        return width + self.tables.row_numbers(width) if self.mixed and self.tables is not None else 0
+
+    def num_products(self, width: int) -> int:
+        """Weights of matrix products: of the unembedding, the projection of rows and the MLP."""
+        inputs = self.mlp_inputs(width)
+        projection = self.tables.num_products(width) if self.tables else 0
+        return self.num_rows * width + projection + (self.inner * (inputs + width) if inputs else 0)
+
     def num_parameters(self, vocab_size: int, patch: int, width: int, norm: NormConfig) -> int:
-        """Parameters of tables and bias; a tied table counts where the embedding is."""
+        """Parameters of unembedding, bias, tables and MLP; a tied table counts where the embedding is."""
         plain = (0 if self.tied else self.num_rows * width) + (self.num_rows if self.bias else 0)
-        return plain + (self.tables.num_parameters(width) if self.tables else 0)
+        inputs = self.mlp_inputs(width)
+        mlp = norm.num_parameters(width) + self.inner * (inputs + width) if inputs else 0
+        return plain + mlp + (self.tables.num_parameters(width) if self.tables else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ def token_twin(
     *,
     tables: NgramConfig | None = None,
     head_tables: NgramConfig | None = None,
+    head_inner: int | None = None,
 ) -> ModelConfig:
     """The model of tokens: a position for each, which predicts the next one; embedding and head have their own tables.
 
@@ -54,17 +55,19 @@ def token_twin(
         context: L, tokens read at once.
         tables: of the n-grams of tokens, at the embedding; none by default.
         head_tables: the same before the last norm.
+        head_inner: inner width of an MLP that reads state and ``head_tables``; by default there is none.
     Raises:
         ConfigError: the model is one of tokens, or has one head already; ``vocab_size`` or ``context`` is below 1.
     """
     _merger(config)
+    heads = LMHeadConfig(num_rows=vocab_size, tables=head_tables)
     return dataclasses.replace(
         config,
         patch=1,
         vocab_size=vocab_size,
         context=context,
         merger=TokenEmbeddingConfig(num_rows=vocab_size, tables=tables),
-        heads=LMHeadConfig(num_rows=vocab_size, tables=head_tables),
+        heads=heads if head_inner is None else dataclasses.replace(heads, mixed=True, inner=head_inner),
         next_patch=None,
     )
 

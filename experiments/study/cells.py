@@ -113,7 +113,8 @@ def model_of(settings: dict[str, Any], symbols: Symbols) -> ModelConfig:
     config = at_width(config, round(config.width * study.get("wider", 1)))
     if symbols.tokens is not None:
         tables = [None if study.get(name) is None else NgramConfig.from_dict(study[name]) for name in _TWIN_TABLES]
-        return token_twin(config, symbols.tokens, config.context, tables=tables[0], head_tables=tables[1])
+        twins = {"tables": tables[0], "head_tables": tables[1], "head_inner": study.get("token_head_inner")}
+        return token_twin(config, symbols.tokens, config.context, **twins)
     return next_byte_twin(config) if study.get("next_byte") else config
 
 

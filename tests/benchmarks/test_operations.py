@@ -27,6 +27,7 @@ TOKENS = {
     "vocab_size": 64,
     "context": 128,
 }
+MIXED_TOKENS = {**TOKENS["heads"], "mixed": True, "inner": 20, "tables": {"orders": [1], "rows": 31, "row_width": 6}}
 GROUPED = {"attention": {"num_heads": 4, "num_kv_heads": 2, "head_width": 8}, "feedforward": {"inner": 40}}
 
 
@@ -46,6 +47,7 @@ CONFIGS = {
     "gptj": lambda: ModelConfig.from_dict({**TOKENS, "wiring": "parallel", "norm": {"kind": "layer"}}),
     "llama": lambda: ModelConfig.from_dict({**TOKENS, **GROUPED}),
     "gpt2": lambda: ModelConfig.from_dict({**TOKENS, "position": {"kind": "learned"}}),
+    "tokens that mix": lambda: ModelConfig.from_dict({**TOKENS, "heads": MIXED_TOKENS}),
     "btlm": lambda: ModelConfig.from_dict({**TOKENS, "position": {"kind": "alibi"}}),
 }
 CASES = [(name, law) for name, config in CONFIGS.items() for law in config().laws]

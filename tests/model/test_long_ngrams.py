@@ -69,8 +69,8 @@ def loud(model):
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def tokens():
+@pytest.fixture(scope="module", params=[None, 24], ids=["added", "mixed"])
+def tokens(request):
     """A model of tokens with tables at both ends, and its tokenizer."""
     tokenizer = BPETokenizer(train_bpe(TEXTS, 300))
     config = token_twin(
@@ -79,6 +79,7 @@ def tokens():
         256,
         tables=NgramConfig(orders=(1, 2, 3), rows=59),
         head_tables=NgramConfig(orders=(2, 5), rows=53),
+        head_inner=request.param,
     )
     return loud(build_model(config, seed=3)), tokenizer
 
