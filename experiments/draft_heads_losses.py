@@ -19,7 +19,7 @@ from bytelm.metrics import DraftAgreement
 from bytelm.model import ByteLM, ModelConfig, build_model
 from bytelm.model.build import add_draft_heads
 from bytelm.model.byte_lm import cross_entropy, draft_nats
-from bytelm.model.config import DraftHeadsConfig
+from bytelm.model.ends import DraftHeadsConfig
 from bytelm.training import OptimizerConfig
 
 NUM_HEADS, WINDOW, BATCH = 4, 64, 16

@@ -22,7 +22,7 @@ import bytelm
 from bytelm.corpus import ContiguousWindows, Corpus, RandomWindows
 from bytelm.model import ByteLM, build_model
 from bytelm.model.byte_lm import cross_entropy
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.training import OptimizerConfig
 
 DEPTH = 2

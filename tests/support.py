@@ -15,7 +15,7 @@ from bytelm.hub import LanguageModel
 from bytelm.model import ModelConfig, build_model
 from bytelm.model.build import build_noise_model
 from bytelm.model.byte_lm import soft_cross_entropy
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.model.presets import get_preset
 from bytelm.tokenizer import Tokenizer
 

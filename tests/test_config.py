@@ -9,7 +9,7 @@ from support import KINDS, tiny_config
 from bytelm.decoding import Sampling
 from bytelm.errors import ConfigError
 from bytelm.model import PRESETS, ModelConfig, build_model
-from bytelm.model.config import MLPMergerConfig
+from bytelm.model.ends import MLPMergerConfig
 from bytelm.model.presets import get_preset
 from bytelm.training import OptimizerConfig
 

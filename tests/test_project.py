@@ -11,7 +11,8 @@ import yaml
 
 from bytelm.cli.lightning import TERMINATED, read_settings
 from bytelm.encoding import get_encoding
-from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import DraftHeadsConfig, NextPatchConfig
 from bytelm.training import OptimizerConfig
 
 ROOT = Path(__file__).parents[1]

@@ -31,18 +31,14 @@ from typing import Literal, get_args
 
 from bytelm.benchmarks.operations import head_products, operations_per_symbol
 from bytelm.errors import ConfigError
-from bytelm.model.config import (
-    AlibiConfig,
+from bytelm.model.config import AlibiConfig, FeedForwardConfig, ModelConfig, NgramConfig, RotaryConfig
+from bytelm.model.ends import (
     ChainedHeadsConfig,
-    FeedForwardConfig,
     IndependentHeadsConfig,
     LMHeadConfig,
     MergerConfig,
     MLPMergerConfig,
-    ModelConfig,
     NextPatchConfig,
-    NgramConfig,
-    RotaryConfig,
     TokenEmbeddingConfig,
 )
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bytelm.benchmarks.timing import seconds_per_call
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import Law, ModelConfig
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import Law
 
 LARGE_BUFFER = 2**29
 """Bytes: much more than the caches of a processor hold."""

@@ -12,7 +12,7 @@ from bytelm.benchmarks.bandwidth import slot_bytes, weight_bytes
 from bytelm.benchmarks.timing import median_ratio, take_turns
 from bytelm.errors import DecodingError
 from bytelm.hub import LanguageModel, Output
-from bytelm.model.config import Law
+from bytelm.model.ends import Law
 from bytelm.model.laws import check_law
 
 DRAFTS = ("none", "heads", "lookup", "auto")

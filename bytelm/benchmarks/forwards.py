@@ -14,7 +14,7 @@ from bytelm.benchmarks.timing import median_ratio, seconds_per_call, take_turns
 from bytelm.compilation import compiled as compile_once
 from bytelm.hub import LanguageModel
 from bytelm.model.blocks import StatesBlock
-from bytelm.model.config import Law
+from bytelm.model.ends import Law
 from bytelm.model.targets import NextTarget, PatchTarget
 
 POSITIONS = (1, 2, 4, 8, 16)

@@ -3,13 +3,13 @@
 from torch import nn
 
 from bytelm.benchmarks.bandwidth import slot_bytes
-from bytelm.model.config import (
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import (
     ChainedHeadsConfig,
     IndependentHeadsConfig,
     Law,
     LMHeadConfig,
     MergerConfig,
-    ModelConfig,
     TokenEmbeddingConfig,
 )
 

@@ -11,7 +11,8 @@ from bytelm.hub import LanguageModel
 from bytelm.hub.families import GPTJ
 from bytelm.hub.import_weights import export_tensors
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import LMHeadConfig, ModelConfig, RotaryConfig, TokenEmbeddingConfig
+from bytelm.model.config import ModelConfig, RotaryConfig
+from bytelm.model.ends import LMHeadConfig, TokenEmbeddingConfig
 
 
 def build_rival(transformers: Any, lm: LanguageModel) -> Any:

@@ -10,7 +10,8 @@ from bytelm.benchmarks.coders import Skipped
 from bytelm.benchmarks.operations import head_products, merger_products
 from bytelm.benchmarks.rival_models import new_llama
 from bytelm.benchmarks.training_plan import training_operations
-from bytelm.model.config import LMHeadConfig, ModelConfig, RotaryConfig, TokenEmbeddingConfig
+from bytelm.model.config import ModelConfig, RotaryConfig
+from bytelm.model.ends import LMHeadConfig, TokenEmbeddingConfig
 
 _STEP = 64
 

@@ -20,7 +20,8 @@ from bytelm.corpus import build_corpus
 from bytelm.corpus.default_text import default_texts
 from bytelm.corpus.manifest import MANIFEST_FILE
 from bytelm.errors import ConfigError
-from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.training import ByteLMModule, CorpusData, LossConfig, OptimizerConfig
 from bytelm.training.non_finite import SkipNonFinite
 

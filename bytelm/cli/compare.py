@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bytelm.benchmarks.generation_speed import GenerationSpeed
     from bytelm.evaluation.text_windows import TextWindow
     from bytelm.hub import LanguageModel, Score
-    from bytelm.model.config import Law
+    from bytelm.model.ends import Law
 
 _ALL, _DEFAULT = "all", "default"
 

@@ -11,7 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from bytelm.config import Config
 from bytelm.errors import ConfigError
-from bytelm.model.config import DraftHeadsConfig, ModelConfig, NextPatchConfig
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import DraftHeadsConfig, NextPatchConfig
 from bytelm.training import LossConfig, OptimizerConfig
 
 _NODES: Mapping[tuple[str, ...], type[Config]] = {

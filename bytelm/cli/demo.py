@@ -22,7 +22,8 @@ from bytelm.evaluation.plots import plot_head_bits, plot_loss, plot_text
 from bytelm.hub import LanguageModel, Output, load, save_checkpoint
 from bytelm.hub.shipped import DEFAULT_MODEL, shipped_folder
 from bytelm.model import build_model
-from bytelm.model.config import ChainedHeadsConfig, MergerConfig, NgramConfig
+from bytelm.model.config import NgramConfig
+from bytelm.model.ends import ChainedHeadsConfig, MergerConfig
 from bytelm.model.presets import get_preset
 from bytelm.tokenizer import Tokenizer
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig

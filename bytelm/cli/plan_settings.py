@@ -11,7 +11,8 @@ from bytelm.cli.arguments import resolve_encoding
 from bytelm.corpus.default_text import default_texts
 from bytelm.corpus.manifest import MANIFEST_FILE, Manifest
 from bytelm.errors import ConfigError, EncodingError
-from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.training.initial import initial_config
 
 

@@ -10,7 +10,7 @@ from bytelm.hub.checkpoint import fill, package_version, write_folder
 from bytelm.hub.json_files import read_config
 from bytelm.model.build import add_draft_heads
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import DraftHeadsConfig
+from bytelm.model.ends import DraftHeadsConfig
 from bytelm.model.layout import lay_out_for_decoding
 from bytelm.nn.merger import TokenEmbedding
 

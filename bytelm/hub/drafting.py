@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from bytelm.decoding import AutoDrafter, Drafter, HeadsDrafter, LookupDrafter, ModelDrafter, NoDrafter
 from bytelm.decoding.drafters.auto import Memory
 from bytelm.errors import DecodingError
-from bytelm.model.config import Law
+from bytelm.model.ends import Law
 from bytelm.model.targets import NextTarget, PatchTarget
 from bytelm.tokenizer import BaseTokenizer
 

@@ -9,7 +9,8 @@ from bytelm.hub.checkpoint import package_version, write_folder
 from bytelm.hub.families import LLAMA
 from bytelm.hub.import_weights import export_tensors
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import LMHeadConfig, ModelConfig, RotaryConfig
+from bytelm.model.config import ModelConfig, RotaryConfig
+from bytelm.model.ends import LMHeadConfig
 from bytelm.tokenizer import BPETokenizer, vocabulary_to_dict
 
 FORMAT = "bytelm-tokens"

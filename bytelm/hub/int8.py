@@ -9,7 +9,7 @@ from torch import nn
 from bytelm.errors import ConfigError
 from bytelm.heads import LMHead
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import LMHeadConfig
+from bytelm.model.ends import LMHeadConfig
 from bytelm.nn.ngram import Int8Rows, NgramTables
 
 

@@ -18,8 +18,9 @@ from bytelm.hub.session import TextSession, make_arrival
 from bytelm.hub.stopping import TextStop
 from bytelm.hub.text_stream import TextStreamer, finished_text
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import Law, ModelConfig, PromptAttention
+from bytelm.model.config import ModelConfig, PromptAttention
 from bytelm.model.continuations import ScoredIds, score_continuations
+from bytelm.model.ends import Law
 from bytelm.model.laws import check_attention, check_law, score_symbols
 from bytelm.model.targets import NextTarget, PatchTarget, make_target
 from bytelm.tokenizer import BaseTokenizer

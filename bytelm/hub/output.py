@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bytelm.decoding import DecodeStats, Trace
 from bytelm.decoding.generation import LAW, Finish
 from bytelm.hub.text_stream import finished_text
-from bytelm.model.config import Law, PromptAttention
+from bytelm.model.config import PromptAttention
+from bytelm.model.ends import Law
 from bytelm.tokenizer import BaseTokenizer
 
 PALETTE = {"law": "#ffffff", "heads": "#bfe3c0", "lookup": "#ffd9a0", "model": "#bcd4f5"}

@@ -17,14 +17,14 @@ from bytelm.model.axes import (
     RotaryConfig,
 )
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import (
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import (
     ChainedHeadsConfig,
     DraftHeadsConfig,
     IndependentHeadsConfig,
     LMHeadConfig,
     MergerConfig,
     MLPMergerConfig,
-    ModelConfig,
     TokenEmbeddingConfig,
 )
 from bytelm.nn.attention import Attention

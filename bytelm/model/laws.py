@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bytelm.errors import LawError
 from bytelm.model.byte_lm import ByteLM, cross_entropy
-from bytelm.model.config import Law, ModelConfig, PromptAttention, TokenEmbeddingConfig
+from bytelm.model.config import ModelConfig, PromptAttention
+from bytelm.model.ends import Law, TokenEmbeddingConfig
 from bytelm.nn.kv_cache import CacheView
 from bytelm.shapes import Windows
 

@@ -1,16 +1,12 @@
 """Named sizes. A preset is a config; variants are ``dataclasses.replace`` of one."""
 
 from bytelm.errors import ConfigError
-from bytelm.model.config import (
-    AttentionConfig,
+from bytelm.model.config import AttentionConfig, FeedForwardConfig, ModelConfig, NormConfig, RotaryConfig
+from bytelm.model.ends import (
     ChainedHeadsConfig,
-    FeedForwardConfig,
     IndependentHeadsConfig,
     LMHeadConfig,
     MergerConfig,
-    ModelConfig,
-    NormConfig,
-    RotaryConfig,
     TokenEmbeddingConfig,
 )
 

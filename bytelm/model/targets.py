@@ -15,7 +15,8 @@ from bytelm.errors import DecodingError
 from bytelm.graphs import Graphs, TensorInPlace
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import Law, PromptAttention
+from bytelm.model.config import PromptAttention
+from bytelm.model.ends import Law
 from bytelm.model.reading import Forward, forward, num_windows, place, read_bytes, read_patches, windows_at
 from bytelm.nn.kv_cache import KVCache
 from bytelm.nn.windows import ABSENT

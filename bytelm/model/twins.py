@@ -10,14 +10,8 @@ own.
 import dataclasses
 
 from bytelm.errors import ConfigError
-from bytelm.model.config import (
-    IndependentHeadsConfig,
-    LMHeadConfig,
-    MergerConfig,
-    ModelConfig,
-    NgramConfig,
-    TokenEmbeddingConfig,
-)
+from bytelm.model.config import ModelConfig, NgramConfig
+from bytelm.model.ends import IndependentHeadsConfig, LMHeadConfig, MergerConfig, TokenEmbeddingConfig
 
 
 def next_byte_twin(config: ModelConfig) -> ModelConfig:

@@ -13,7 +13,7 @@ from bytelm.hub.family_folder import load_family
 from bytelm.metrics import DraftAgreement
 from bytelm.model.build import add_draft_heads
 from bytelm.model.byte_lm import draft_nats
-from bytelm.model.config import DraftHeadsConfig
+from bytelm.model.ends import DraftHeadsConfig
 from bytelm.training.loader import own_windows
 from bytelm.training.optimizer import OptimizerConfig
 

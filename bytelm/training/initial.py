@@ -8,7 +8,8 @@ from bytelm.errors import ConfigError
 from bytelm.hub.checkpoint import load_checkpoint
 from bytelm.model.build import build_model
 from bytelm.model.byte_lm import ByteLM
-from bytelm.model.config import ModelConfig, NextPatchConfig
+from bytelm.model.config import ModelConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.model.presets import get_preset
 
 

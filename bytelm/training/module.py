@@ -16,8 +16,9 @@ from bytelm.hub.export_family import check_exportable, export_llama, has_tables
 from bytelm.hub.token_checkpoint import save_token_model
 from bytelm.metrics import BitsPerCharacter, HeadAccuracy, HeadBits
 from bytelm.model.byte_lm import ByteLM, cross_entropy
-from bytelm.model.config import LMHeadConfig, ModelConfig, NextPatchConfig
+from bytelm.model.config import ModelConfig
 from bytelm.model.documents import DocumentBoundaries
+from bytelm.model.ends import LMHeadConfig, NextPatchConfig
 from bytelm.tokenizer import BPETokenizer, Tokenizer
 from bytelm.training.activation_checkpointing import checkpoint_activations, compile_blocks
 from bytelm.training.batches import LabelledBatch, parts_of

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bytelm.benchmarks.operations import cache_bytes, model_bytes, operations_per_symbol, positions_per_symbol
 from bytelm.decoding import decode
 from bytelm.model import ModelConfig, build_model
-from bytelm.model.config import MLPMergerConfig, NextPatchConfig
+from bytelm.model.ends import MLPMergerConfig, NextPatchConfig
 from bytelm.model.targets import make_target
 from bytelm.nn.four_bit import FourBitLinear, FourBitWeight, code_book
 from bytelm.nn.kv_cache import CacheView

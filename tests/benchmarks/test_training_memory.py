@@ -10,17 +10,8 @@ from bytelm.benchmarks.activations import Activations, check_precision, matrix_p
 from bytelm.benchmarks.storages import Storages
 from bytelm.benchmarks.training_plan import Workload, memory_moments, peak_memory, plan_layouts
 from bytelm.errors import ConfigError
-from bytelm.model.config import (
-    AlibiConfig,
-    ChainedHeadsConfig,
-    FeedForwardConfig,
-    IndependentHeadsConfig,
-    MergerConfig,
-    MLPMergerConfig,
-    NextPatchConfig,
-    NgramConfig,
-    NormConfig,
-)
+from bytelm.model.config import AlibiConfig, FeedForwardConfig, NgramConfig, NormConfig
+from bytelm.model.ends import ChainedHeadsConfig, IndependentHeadsConfig, MergerConfig, MLPMergerConfig, NextPatchConfig
 from bytelm.model.presets import get_preset
 from bytelm.training import ByteLMModule, OptimizerConfig
 

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bytelm.benchmarks.accelerators import ACCELERATORS, Accelerator, get_accelerator
 from bytelm.benchmarks.training_plan import Workload, plan_layouts, training_operations
 from bytelm.errors import ConfigError
-from bytelm.model.config import FeedForwardConfig, IndependentHeadsConfig, NextPatchConfig
+from bytelm.model.config import FeedForwardConfig
+from bytelm.model.ends import IndependentHeadsConfig, NextPatchConfig
 from bytelm.model.presets import get_preset
 from bytelm.training import ByteLMModule
 

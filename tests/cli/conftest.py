@@ -59,13 +59,8 @@ def _registry(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    from bytelm.model.config import (
-        AttentionConfig,
-        ChainedHeadsConfig,
-        FeedForwardConfig,
-        MergerConfig,
-        ModelConfig,
-    )
+    from bytelm.model.config import AttentionConfig, FeedForwardConfig, ModelConfig
+    from bytelm.model.ends import ChainedHeadsConfig, MergerConfig
 
     return ModelConfig(
         width=16,
@@ -95,7 +90,7 @@ def chained_model(tiny_config, tmp_path_factory):
 def independent_model(tiny_config, tmp_path_factory):
     from dataclasses import replace
 
-    from bytelm.model.config import IndependentHeadsConfig
+    from bytelm.model.ends import IndependentHeadsConfig
 
     config = replace(tiny_config, heads=IndependentHeadsConfig())
     return _save(tmp_path_factory.mktemp("models") / "independent", config, "utf8")

@@ -20,7 +20,7 @@ from bytelm.hub.family_folder import load_family
 from bytelm.hub.import_weights import export_tensors
 from bytelm.model.build import add_draft_heads
 from bytelm.model.byte_lm import cross_entropy
-from bytelm.model.config import DraftHeadsConfig
+from bytelm.model.ends import DraftHeadsConfig
 from bytelm.model.targets import make_target
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning and torch give advice

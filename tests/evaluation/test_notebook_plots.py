@@ -13,7 +13,8 @@ from bytelm.evaluation.text_plots import _COLUMNS, _lines, plot_pieces, plot_sur
 from bytelm.evaluation.word_plots import plot_ranks, plot_word_lengths
 from bytelm.hub import LanguageModel
 from bytelm.model import build_model
-from bytelm.model.config import AttentionConfig, ChainedHeadsConfig, FeedForwardConfig, MergerConfig, ModelConfig
+from bytelm.model.config import AttentionConfig, FeedForwardConfig, ModelConfig
+from bytelm.model.ends import ChainedHeadsConfig, MergerConfig
 from bytelm.tokenizer import Tokenizer
 
 TITLE = "$山$ と _{x}^ \\"

@@ -11,14 +11,8 @@ from bytelm.encoding import get_encoding
 from bytelm.evaluation.surprise import character_bits, forward_pieces
 from bytelm.hub import LanguageModel
 from bytelm.model import build_model
-from bytelm.model.config import (
-    AttentionConfig,
-    ChainedHeadsConfig,
-    FeedForwardConfig,
-    IndependentHeadsConfig,
-    MergerConfig,
-    ModelConfig,
-)
+from bytelm.model.config import AttentionConfig, FeedForwardConfig, ModelConfig
+from bytelm.model.ends import ChainedHeadsConfig, IndependentHeadsConfig, MergerConfig
 from bytelm.tokenizer import Tokenizer
 
 TEXT = "山と海、🐟 and 川。\n"

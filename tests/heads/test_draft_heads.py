@@ -9,7 +9,7 @@ from bytelm.errors import ConfigError
 from bytelm.model import ModelConfig, build_model
 from bytelm.model.build import add_draft_heads
 from bytelm.model.byte_lm import draft_nats
-from bytelm.model.config import DraftHeadsConfig
+from bytelm.model.ends import DraftHeadsConfig
 
 SIZES = {
     "width": 16,

@@ -11,7 +11,7 @@ from bytelm.errors import ConfigError
 from bytelm.model import ModelConfig, build_model
 from bytelm.model.blocks import StatesBlock
 from bytelm.model.byte_lm import soft_cross_entropy
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.model.targets import make_target
 
 NEXT_PATCH = NextPatchConfig(byte_width=6, inner=20, depth=3)

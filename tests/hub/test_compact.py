@@ -13,7 +13,8 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import CheckpointError
 from bytelm.hub.checkpoint import load_checkpoint, save_checkpoint
 from bytelm.hub.compact import pack, unpack
-from bytelm.model.config import NextPatchConfig, NgramConfig
+from bytelm.model.config import NgramConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.nn.int8_rows import restore_rows, round_rows
 from bytelm.nn.ngram import ngram_keys
 

@@ -14,7 +14,7 @@ from bytelm.decoding import HeadsDrafter, Sampling, decode
 from bytelm.errors import CheckpointError, DecodingError
 from bytelm.hub.draft_heads import load_draft_heads, save_draft_heads
 from bytelm.model.build import add_draft_heads
-from bytelm.model.config import DraftHeadsConfig
+from bytelm.model.ends import DraftHeadsConfig
 from bytelm.model.targets import make_target
 
 ROWS = prompts(6, 2, 9)

@@ -9,7 +9,7 @@ from support import BOS, TEXTS, naive_generate, random_bytes, tiny_model
 
 from bytelm.decoding import HeadsDrafter, NoDrafter, Sampling, decode
 from bytelm.model import reading
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.model.laws import score_symbols
 from bytelm.model.targets import make_target
 

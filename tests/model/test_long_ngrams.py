@@ -21,8 +21,9 @@ from bytelm.hub.token_checkpoint import save_token_model
 from bytelm.model import reading
 from bytelm.model.axes import MatchConfig
 from bytelm.model.build import build_model
-from bytelm.model.config import MergerConfig, NgramConfig
+from bytelm.model.config import NgramConfig
 from bytelm.model.documents import DocumentBoundaries
+from bytelm.model.ends import MergerConfig
 from bytelm.model.reading import windows_at
 from bytelm.model.targets import make_target
 from bytelm.model.twins import token_twin

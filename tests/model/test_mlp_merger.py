@@ -10,7 +10,7 @@ from support import BOS, naive_generate, random_bytes, tiny_config, tiny_model
 
 from bytelm.decoding import NoDrafter, Sampling, decode
 from bytelm.model import build_model
-from bytelm.model.config import MLPMergerConfig
+from bytelm.model.ends import MLPMergerConfig
 from bytelm.model.targets import make_target
 
 MLP = MLPMergerConfig(byte_width=16, inner=32, tables=tiny_config("chained", True).merger.tables)

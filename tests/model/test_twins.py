@@ -9,7 +9,7 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.hub import LanguageModel
 from bytelm.model.build import build_model
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.model.presets import PRESETS
 from bytelm.model.twins import next_byte_twin, token_twin
 from bytelm.tokenizer import BPETokenizer, Tokenizer, train_bpe

@@ -8,7 +8,7 @@ from bytelm.decoding.noise import GumbelNoise
 from bytelm.hub.int8 import quantise_tables
 from bytelm.model.axes import MatchConfig, NgramConfig
 from bytelm.model.build import build_model
-from bytelm.model.config import ChainedHeadsConfig
+from bytelm.model.ends import ChainedHeadsConfig
 from bytelm.nn import native
 from bytelm.nn.ngram import ngram_keys
 

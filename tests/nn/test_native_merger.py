@@ -7,7 +7,7 @@ from support import tiny_config
 from bytelm.hub.int8 import quantise_tables
 from bytelm.model.axes import MatchConfig, NgramConfig
 from bytelm.model.build import build_model
-from bytelm.model.config import MergerConfig, MLPMergerConfig
+from bytelm.model.ends import MergerConfig, MLPMergerConfig
 from bytelm.nn import native
 from bytelm.nn.windows import ABSENT
 

@@ -11,7 +11,8 @@ import bytelm
 from bytelm.errors import ConfigError
 from bytelm.hub.token_checkpoint import save_token_model
 from bytelm.model.build import build_model
-from bytelm.model.config import MergerConfig, NgramConfig
+from bytelm.model.config import NgramConfig
+from bytelm.model.ends import MergerConfig
 from bytelm.model.twins import token_twin
 from bytelm.nn.ngram import ngram_keys
 from bytelm.tokenizer import BPETokenizer, train_bpe

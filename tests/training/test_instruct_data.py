@@ -11,7 +11,7 @@ from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError, CorpusError
 from bytelm.hub import LanguageModel
 from bytelm.model.byte_lm import cross_entropy
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.tokenizer import Tokenizer
 from bytelm.training import ByteLMModule, InstructData, LossConfig, OptimizerConfig
 from bytelm.training.loss import TrainingLoss

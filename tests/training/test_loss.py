@@ -11,7 +11,7 @@ from support import KINDS, LIGHTNING_ADVICE, TEXTS, tiny_config, tiny_model
 from bytelm.encoding import get_encoding
 from bytelm.errors import ConfigError
 from bytelm.model.byte_lm import cross_entropy, soft_cross_entropy
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.tokenizer import Tokenizer
 from bytelm.training import ByteLMModule, CorpusData, LossConfig, OptimizerConfig
 from bytelm.training.loss import TrainingLoss, num_trained_heads

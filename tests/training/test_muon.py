@@ -7,7 +7,7 @@ from support import KINDS, LIGHTNING_ADVICE, tiny_config, tiny_model
 
 from bytelm.errors import ConfigError
 from bytelm.heads import DraftHeads, LMHead
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.nn.position import Places
 from bytelm.training import ByteLMModule, DecayGroup, OptimizerConfig
 

@@ -11,7 +11,7 @@ import bytelm
 from bytelm.encoding import get_encoding
 from bytelm.errors import CheckpointError, ConfigError
 from bytelm.hub import save_checkpoint
-from bytelm.model.config import NextPatchConfig
+from bytelm.model.ends import NextPatchConfig
 from bytelm.training import ByteLMModule, CorpusData, OptimizerConfig
 from bytelm.training.callbacks import ExportModel
 
