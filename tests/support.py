@@ -182,3 +182,20 @@ def gptj_toy(dtype, *, tied=False) -> LanguageModel:
     """A GPT-J with random weights and a made-up vocabulary."""
     config = gptj_config(tied=tied)
     return LanguageModel(build_noise_model(config, dtype).eval(), stand_in(config.vocab_size))
+
+
+def bytes_kept(module, call):
+    """Bytes of the storages that autograd keeps of a call, weights of the module left out."""
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = call()
+    assert result.requires_grad  # and it lives until here
+    return sum(storage.nbytes() for storage in kept.values())

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import bytes_kept
 
 from bytelm.benchmarks.accelerators import get_accelerator
 from bytelm.benchmarks.activations import Activations, check_precision, matrix_parameters, stored_bytes
@@ -73,27 +74,15 @@ def loss(module, precision, windows, window):
         return module.training_step(batch, 0)
 
 
-def bytes_kept(module, precision, windows, window):
-    """Bytes of the storages that autograd keeps, weights left out."""
-    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss(module, precision, windows, window)
-    return sum(storage.nbytes() for storage in kept.values())
+def step_bytes(module, precision, windows, window):
+    return bytes_kept(module, lambda: loss(module, precision, windows, window))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_activations_are_what_autograd_keeps(name, precision):
     config = CONFIGS[name]
-    found = bytes_kept(make_module(config, precision), precision, 3, 256)
+    found = step_bytes(make_module(config, precision), precision, 3, 256)
     planned = Activations(config=config, positions=64, windows=3, precision=precision).total()
     planned += 2 * matrix_parameters(config) if precision == "bf16-mixed" else 0
     assert planned == pytest.approx(found, rel=WIDER.get(name, 0), abs=0 if name in WIDER else 8)

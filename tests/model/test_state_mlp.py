@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from slow_model import rms_norm, silu, table_sum, weights
-from support import tiny_config
+from support import bytes_kept, tiny_config
 
 from bytelm.benchmarks.activations import Activations
 from bytelm.errors import ConfigError
@@ -29,22 +29,6 @@ def model(request):
         for parameter in model.parameters():
             parameter.mul_(8.0 if parameter.dim() > 1 else 1.3)
     return model.eval()
-
-
-def kept(module, *inputs):
-    """Bytes of the storages that autograd keeps, weights left out."""
-    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    found = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = module(*inputs)
-    return sum(storage.nbytes() for storage in found.values()) + 0 * result.numel()
 
 
 def test_states_are_those_of_the_definition(model):
@@ -82,7 +66,8 @@ def test_activations_are_what_autograd_keeps(row_width, monkeypatch):
     found, planned = [], []
     for inner in (None, 24):
         config = make_config(row_width, inner)
-        found.append(kept(build_model(config), tokens))
+        model = build_model(config)
+        found.append(bytes_kept(model, lambda model=model: model(tokens)))
         planned.append(Activations(config=config, positions=16, windows=3, precision="32-true").total())
     assert found[1] - found[0] == planned[1] - planned[0] > 0
 
