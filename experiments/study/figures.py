@@ -16,22 +16,43 @@ def lookup(value: Any, field: str) -> Any:
     return value
 
 
-def with_text_speed(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell with ``text_chars_per_forward`` and ``…_second`` of plain decoding under its default law.
+def points(cell: dict[str, Any], x: str, y: str) -> dict[str, tuple[float, float]]:
+    """Where a cell stands in two figures: by law, where fields say ``laws:*``, else once, under an empty name.
 
-    Models that have learned little write other text than they read, of controls or of the longest tokens. So these are
-    the characters that the symbols of a forward are in the text of the corpus, and that times forwards per second, as
-    measured.
+    What does not depend on the law may stand beside what does; a law of which one of the two is not known is left out.
     """
-    default, plan = cell.get("default"), cell.get("plan", {})
-    if not default:
+    laws = list(cell.get("laws", {})) if "*" in x + y else [""]
+    found = {law: (lookup(cell, x.replace("*", law)), lookup(cell, y.replace("*", law))) for law in laws}
+    return {law: point for law, point in found.items() if None not in point}
+
+
+def with_derived(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell with what follows from what was measured, for every law, the best and the default one.
+
+    ``body_operations_per_char``: the plan counts them for the default law; a law has them at every position it needs.
+    ``text_chars_per_forward`` and, where plain decoding was timed, ``text_chars_per_second``: models that have learned
+    little write other text than they read, of controls or of the longest tokens. So these are the characters that the
+    symbols of a forward are in the text of the corpus, and that times forwards per second, as measured.
+    """
+    if not cell.get("default"):
         return cell
-    of_text = (1 if default["law"] == "next" else plan["patch"]) / plan["symbols_per_char"]
+    laws = {law: {**figures, **_derived(cell, law, figures)} for law, figures in cell["laws"].items()}
+    chosen = {name: {**cell[name], **laws[cell[name]["law"]]} for name in ("best", "default")}
+    return {**cell, "laws": laws, **chosen}
+
+
+def _derived(cell: dict[str, Any], law: str, figures: dict[str, Any]) -> dict[str, Any]:
+    plan, default = cell["plan"], cell["default"]
+    of_text = (1 if law == "next" else plan["patch"]) / plan["symbols_per_char"]
     found = {"text_chars_per_forward": of_text}
-    per_forward, per_second = default.get("chars_per_forward"), default.get("chars_per_second")
+    if "body_operations_per_char" in plan:
+        positions = figures["positions_per_char"] / default["positions_per_char"]
+        found["body_operations_per_char"] = plan["body_operations_per_char"] * positions
+    timed = lookup(cell, f"speeds:{law}:none") or {}
+    per_forward, per_second = timed.get("chars_per_forward"), timed.get("chars_per_second")
     if per_forward and per_second:
         found["text_chars_per_second"] = per_second / per_forward * of_text
-    return {**cell, "default": {**default, **found}}
+    return found
 
 
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -132,8 +132,14 @@ class Study:
 
 
 def _describes(pattern: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
-    """Whether a cell has all that a pattern names, each a value or a list of those that will do."""
-    return all(cell.get(name) in (value if isinstance(value, list) else [value]) for name, value in pattern.items())
+    """Whether a cell has all that a pattern names: a value, a list of those that will do, or ``not`` one or a list."""
+
+    def fits(value: Any, wanted: Any) -> bool:
+        if isinstance(wanted, Mapping):
+            return not fits(value, wanted["not"])
+        return value in (wanted if isinstance(wanted, list) else [wanted])
+
+    return all(fits(cell.get(name), wanted) for name, wanted in pattern.items())
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from bytelm.evaluation.comparison_plots import pareto_front
 
-from .figures import lookup
+from .figures import points
 
 _COLOURS = (
     *("#3b6fb6", "#dd8452", "#3f9142", "#c44e52", "#8172b3", "#937860", "#2a9d8f", "#777777", "#111111"),
@@ -25,8 +25,8 @@ _COLUMNS = 3
 _OF_FAMILIES = 0, 3, 5
 """Their colours."""
 
-_Point = tuple[float, float, dict[str, str], str]
-"""Two figures of a group, its options and its name."""
+_Point = tuple[float, float, dict[str, str], str, str]
+"""Two figures of a group, its options, its name, and the law that they are of, where it has several."""
 
 
 def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) -> None:
@@ -35,47 +35,51 @@ def draw(path: Path, means: dict[str, Any], plot: dict[str, Any], title: str) ->
     Args:
         path: of the picture.
         means: figures of each group, the mean over seeds.
-        plot: ``x`` and ``y``, fields; ``xlabel`` and ``ylabel``; ``colour`` and ``marker``, names of axes; ``front``,
-            whether the points that no other beats are joined; ``groups``, those that are drawn, as a glob;
-            ``families``, globs by name, each of which has one colour and a front of its own, whose points are numbered
-            and named, in place of a name for every point. After ``-`` more of ``x`` is better.
+        plot: ``x`` and ``y``, fields, of ``laws:*`` a point for every law; ``xlabel`` and ``ylabel``; ``colour`` and
+            ``marker``, names of axes; ``front``, whether the points that no other beats are joined; ``groups``, those
+            that are drawn, as a glob; ``families``, globs by name, each of which has one colour and a front of its own,
+            whose points are numbered and named, in place of a name for every point. After ``-`` more of ``x`` is
+            better.
         title: above it.
     """
-    points = [
-        (lookup(mean, plot["x"].removeprefix("-")), lookup(mean, plot["y"]), mean["options"], group)
-        for group, mean in means.items()
-        if fnmatchcase(group, plot.get("groups", "*"))
-    ]
-    points = [point for point in points if None not in point[:2]]
-    if not points:
+    drawn = [point for group, mean in means.items() for point in _places(group, mean, plot)]
+    if not drawn:
         path.unlink(missing_ok=True)
         return
-    names = {_name(point[2], plot) for point in points}
+    names = {_name(point[2], plot) for point in drawn}
     figure = Figure(figsize=(7.5, 4 + 0.19 * -(-len(names) // _COLUMNS)), layout="constrained")
     axes = figure.subplots()
     if "families" in plot:
-        _draw_families(figure, axes, points, plot)
+        _draw_families(figure, axes, drawn, plot)
     else:
-        _draw_points(figure, axes, points, plot)
+        _draw_points(figure, axes, drawn, plot)
     axes.set(xscale=plot.get("xscale", "log"), xlabel=plot["xlabel"], ylabel=plot["ylabel"], title=title)
     axes.grid(color="#e4e4e4", linewidth=0.6, which="both")
     axes.set_axisbelow(True)
     figure.savefig(path, dpi=110)
 
 
+def _places(group: str, mean: dict[str, Any], plot: dict[str, Any]) -> list[_Point]:
+    """Where a group is drawn: nowhere where it is not asked for, or has not both figures."""
+    if not fnmatchcase(group, plot.get("groups", "*")):
+        return []
+    found = points(mean, plot["x"].removeprefix("-"), plot["y"])
+    return [(x, y, mean["options"], group, law if len(found) > 1 else "") for law, (x, y) in found.items()]
+
+
 def _name(options: dict[str, str], plot: dict[str, Any]) -> str:
     return ", ".join(filter(None, (options.get(plot.get(kind, "")) for kind in ("colour", "marker"))))
 
 
-def _front(points: list[_Point], plot: dict[str, Any]) -> list[_Point]:
+def _front(drawn: list[_Point], plot: dict[str, Any]) -> list[_Point]:
     sign = -1 if plot["x"].startswith("-") else 1
-    return [points[i] for i in pareto_front([(sign * x, y) for x, y, *_ in points])]
+    return [drawn[i] for i in pareto_front([(sign * x, y) for x, y, *_ in drawn])]
 
 
-def _draw_points(figure: Figure, axes: Axes, points: list[_Point], plot: dict[str, Any]) -> None:
+def _draw_points(figure: Figure, axes: Axes, drawn: list[_Point], plot: dict[str, Any]) -> None:
     """A colour and a marker for every pair of options, all of them named, and one front."""
-    colours, markers = ([point[2].get(plot.get(kind, "")) for point in points] for kind in ("colour", "marker"))
-    for x, y, options, _ in points:
+    colours, markers = ([point[2].get(plot.get(kind, "")) for point in drawn] for kind in ("colour", "marker"))
+    for x, y, options, *_ in drawn:
         colour, marker = options.get(plot.get("colour", "")), options.get(plot.get("marker", ""))
         axes.plot(
             x,
@@ -86,7 +90,7 @@ def _draw_points(figure: Figure, axes: Axes, points: list[_Point], plot: dict[st
             label=_name(options, plot),
         )
     if plot.get("front", True):
-        front = [point[:2] for point in _front(points, plot)]
+        front = [point[:2] for point in _front(drawn, plot)]
         axes.plot(*zip(*front, strict=True), "--", drawstyle="steps-post", color="#999999", linewidth=1, zorder=0)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(
@@ -94,11 +98,11 @@ def _draw_points(figure: Figure, axes: Axes, points: list[_Point], plot: dict[st
     )
 
 
-def _draw_families(figure: Figure, axes: Axes, points: list[_Point], plot: dict[str, Any]) -> None:
+def _draw_families(figure: Figure, axes: Axes, drawn: list[_Point], plot: dict[str, Any]) -> None:
     """A colour and a front for each family; what is on a front has a number, and a name in the legend."""
     height, number = 0, 0
     for place, (family, glob) in enumerate(plot["families"].items()):
-        own = [point for point in points if fnmatchcase(point[3], glob)]
+        own = [point for point in drawn if fnmatchcase(point[3], glob)]
         if not own:
             continue
         colour, marker = _COLOURS[_OF_FAMILIES[place % len(_OF_FAMILIES)]], _MARKERS[place % len(_MARKERS)]
@@ -106,16 +110,17 @@ def _draw_families(figure: Figure, axes: Axes, points: list[_Point], plot: dict[
         front, handles = _front(own, plot), list[Line2D]()
         steps = [point[:2] for point in front]
         axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=colour, linewidth=1, zorder=0)
-        for x, y, options, group in front:
+        for x, y, options, group, law in front:
             number += 1
             axes.plot(x, y, marker, color=colour, markersize=11)
             axes.annotate(str(number), (x, y), ha="center", va="center", color="white", fontsize=6.5, weight="bold")
             comparison = group.partition("/")[0]
-            named = f"{number}  {', '.join(options.values())}" + ("" if comparison == "plain" else f" ({comparison})")
+            said = ", ".join(filter(None, (*options.values(), law)))
+            named = f"{number}  {said}" + ("" if comparison == "plain" else f" ({comparison})")
             handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", label=named, markersize=5))
         legend = figure.legend(
             handles=handles,
-            title=f"{family}, {len(own)} models",
+            title=f"{family}, {len({point[3] for point in own})} models",
             loc=("lower left", "lower center", "lower right")[place % 3],
             frameon=False,
             fontsize=6.5,

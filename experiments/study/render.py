@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .figures import groups, lookup, means
+from .figures import groups, lookup, means, points
 from .grid import STUDIES, Study, find_studies
 from .pictures import draw
 
@@ -68,7 +68,8 @@ def fill(template: str, study: Study) -> str:
     ``{{ratio | GROUP | GROUP | FIELD | FORMAT}}``; ``{{difference | GROUP | GROUP | FIELD | FORMAT}}``, the first less
     the second; ``{{least | PREFIX | FIELD | FORMAT}}``, the group that is lowest, and its figure;
     ``{{undercut | GLOB | GLOB | FIELD | FIELD}}``, how many groups of the second kind have one of the first that is no
-    higher in the first field (no lower, after ``-``) and lower in the second, and the others by name;
+    higher in the first field (no lower, after ``-``) and lower in the second, and the others by name; of ``laws:*``
+    every law is a place of a group, each of which must have one below it;
     ``{{keyed | FIELD | FIELD | FORMAT}}``, a table of the keys of a mapping against groups;
     ``{{lists | FIELD | FIELD | FORMAT}}``, of its lists. A FIELD is names with colons between them.
     """
@@ -168,20 +169,23 @@ def _difference(cells: dict[str, Any], one: str, other: str, field: str, form: s
 def _undercut(cells: dict[str, Any], one: str, other: str, cost: str, field: str) -> str:
     sign = -1 if cost.startswith("-") else 1
 
-    def points(pattern: str) -> dict[str, tuple[float, float]]:
-        found = {
-            group: (lookup(mean, cost.removeprefix("-")), lookup(mean, field))
-            for group, mean in cells.items()
-            if fnmatchcase(group, pattern)
-        }
-        return {group: (sign * x, y) for group, (x, y) in found.items() if None not in (x, y)}
+    def places(pattern: str) -> dict[str, list[tuple[float, float]]]:
+        chosen = {group: mean for group, mean in cells.items() if fnmatchcase(group, pattern)}
+        found = {group: points(mean, cost.removeprefix("-"), field).values() for group, mean in chosen.items()}
+        return {group: [(sign * x, y) for x, y in ofs] for group, ofs in found.items() if ofs}
 
-    ours, theirs = points(one), points(other)
+    ours, theirs = places(one), places(other)
     if not ours or not theirs:
         return _NOT_RUN
-    kept = [group for group, (x, y) in theirs.items() if not any(a <= x and b < y for a, b in ours.values())]
+    below = [point for ofs in ours.values() for point in ofs]
+    kept = [group for group, ofs in theirs.items() if not all(_has_below(point, below) for point in ofs)]
     named = f", not {', '.join(f'`{group}`' for group in kept)}" if kept else ""
     return f"{len(theirs) - len(kept)} of {len(theirs)}{named}"
+
+
+def _has_below(point: tuple[float, float], others: list[tuple[float, float]]) -> bool:
+    """Whether one of the others costs no more and is lower."""
+    return any(x <= point[0] and y < point[1] for x, y in others)
 
 
 def _least(cells: dict[str, Any], prefix: str, field: str, form: str) -> str:

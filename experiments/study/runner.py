@@ -17,7 +17,7 @@ from bytelm.errors import BytelmError, ConfigError
 from bytelm.hub.checkpoint import package_version
 
 from .cells import plan_cell, train_cell
-from .figures import with_text_speed
+from .figures import with_derived
 from .grid import Cell, Study, merge
 from .measures import MEASURES, Trained, measure_speeds
 from .texts import Workshop
@@ -237,7 +237,7 @@ def write_results(study: Study, place: Place, results: Path | None = None) -> di
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known = before.get(size, {}).get("cells", {})
     found = {
-        cell.name: _rounded(with_text_speed(_read(file) if file.is_file() else known[cell.name]))
+        cell.name: _rounded(with_derived(_read(file) if file.is_file() else known[cell.name]))
         for cell in cells
         if (file := place.file(study, cell)).is_file() or cell.name in known
     }

@@ -12,7 +12,7 @@ import yaml
 from study import grid, render, runner, team
 from study.__main__ import main
 from study.cells import model_of, plan_cell
-from study.figures import lookup, means, with_text_speed
+from study.figures import lookup, means, with_derived
 from study.grid import SIZES, Study, find_studies, merge, read_study
 from study.runner import Place, choose
 from study.texts import Symbols, Workshop
@@ -66,6 +66,16 @@ def test_merging_replaces_values_and_takes_away():
     first = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
     assert merge(first, {"a": {"b": None, "c": {"f": 4}}, "e": 5}) == {"a": {"c": {"d": 2, "f": 4}}, "e": 5}
     assert first == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+def test_cells_are_left_out_by_what_they_have_and_have_not(tmp_path):
+    axes = {"model": {"a": {}, "b": {}, "c": {}}, "width": {"W1": {}, "W2": {}}}
+    config = {
+        "axes": axes,
+        "leave_out": [{"model": ["a", "b"], "width": {"not": "W1"}}, {"model": {"not": ["a", "b"]}, "width": "W1"}],
+    }
+    cells = Study(tmp_path, config, {"sizes": {"cpu": {"study": {"seeds": [0]}}}}).cells("cpu")
+    assert [cell.group for cell in cells] == ["plain/a+W1", "plain/b+W1", "plain/c+W2"]
 
 
 @pytest.fixture(scope="module")
@@ -213,17 +223,25 @@ def test_what_several_processes_need_is_made_once(tmp_path):
     assert len(made) == 1
 
 
-def test_the_speed_on_text_does_not_depend_on_what_was_written():
-    """Half a character per forward was written, of the 3.2 that four bytes of the text are."""
+def test_what_follows_from_measurements_is_of_each_law():
+    """Four bytes of the text are 3.2 characters, whatever was written; `next` has the body at every byte."""
+    timed = {"chars_per_forward": 0.5, "chars_per_second": 50.0}
+    laws = {"chain": {"positions_per_char": 0.3125}, "next": {"positions_per_char": 1.25}}
     cell = {
-        "default": {"law": "chain", "chars_per_forward": 0.5, "chars_per_second": 50.0},
-        "plan": {"patch": 4, "symbols_per_char": 1.25},
+        "laws": laws,
+        "speeds": {"chain": {"none": timed}, "next": {"none": {**timed, "chars_per_forward": 0}}},
+        "best": {"law": "next"},
+        "default": {"law": "chain", **laws["chain"]},
+        "plan": {"patch": 4, "symbols_per_char": 1.25, "body_operations_per_char": 1000.0},
     }
-    assert with_text_speed(cell)["default"]["text_chars_per_second"] == pytest.approx(100 * 3.2)
-    cell["default"]["law"] = "next"
-    assert with_text_speed(cell)["default"]["text_chars_per_second"] == pytest.approx(100 * 0.8)
-    cell["default"]["chars_per_forward"] = 0
-    assert with_text_speed(cell)["default"] == {**cell["default"], "text_chars_per_forward": 0.8}
+    found = with_derived(cell)
+    chain = {"text_chars_per_forward": 3.2, "body_operations_per_char": 1000.0, "text_chars_per_second": 320.0}
+    assert found["laws"]["chain"] == laws["chain"] | chain
+    assert found["laws"]["next"] == laws["next"] | {"text_chars_per_forward": 0.8, "body_operations_per_char": 4000.0}
+    assert found["default"] == {"law": "chain", **found["laws"]["chain"]}
+    assert found["best"] == {"law": "next", **found["laws"]["next"]}
+    assert with_derived(found) == found
+    assert with_derived({"plan": {}}) == {"plan": {}}
 
 
 @pytest.mark.slow
@@ -299,6 +317,24 @@ def test_who_lies_below_whose_frontier_is_computed():
     assert render._undercut(cells, "p/b3", "p/a1", "bits", "cost") == "0 of 1, not `p/a1`"
     assert render._undercut(cells, "p/a*", "p/c*", "cost", "bits") == "(not run)"
     assert render._difference(cells, "p/a1", "p/a2", "bits", "+.1f") == "+1.0"
+
+
+def test_a_model_stands_below_another_under_one_law_at_a_time():
+    """What is cheap under one law and low under the other is not both."""
+
+    def cell(**laws):
+        return {"laws": {law: {"cost": cost, "bits": bits} for law, (cost, bits) in laws.items()}}
+
+    def below(one, other):
+        return render._undercut({"a": one, "b": other}, "a", "b", "laws:*:cost", "laws:*:bits")
+
+    two = cell(chain=(1, 4.0), next=(4, 3.0))
+    assert below(two, cell(next=(2, 3.5))) == "0 of 1, not `b`"
+    assert below(two, cell(next=(2, 4.5))) == "1 of 1"
+    assert below(two, cell(next=(4, 3.5))) == "1 of 1"
+    assert below(cell(next=(1, 3.5)), two) == "0 of 1, not `b`"
+    assert below(cell(next=(1, 2.5)), two) == "1 of 1"
+    assert below(cell(chain=(1, None)), two) == "(not run)"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,17 @@ def test_families_have_fronts_of_their_own(tmp_path, figures):
     assert [legend.get_title().get_text() for legend in figures[0].legends] == ["bytes, 3 models", "BPE, 2 models"]
 
 
+def test_a_model_has_a_point_under_each_law(tmp_path, figures):
+    two = {"chain": {"cost": 1, "bits": 6}, "next": {"cost": 4, "bits": 5}}
+    cells = {
+        "plain/a+W1": {"laws": two, "options": {"model": "a", "width": "W1"}},
+        "plain/b+W1": {"laws": {"next": {"cost": 8, "bits": 4}}, "options": {"model": "b", "width": "W1"}},
+    }
+    draw(tmp_path / "a.png", cells, {**PLOT, "x": "laws:*:cost", "y": "laws:*:bits", "families": {"all": "*"}}, "title")
+    assert named(figures[0]) == ["1  a, W1, chain", "2  a, W1, next", "3  b, W1"]
+    assert figures[0].legends[0].get_title().get_text() == "all, 2 models"
+
+
 def test_more_is_better_behind_a_minus(tmp_path, figures):
     plot = {**PLOT, "x": "-cost", "families": {"all": "*"}}
     draw(tmp_path / "a.png", means({**CELLS, "time/bytes+W2": (5, 2)}), plot, "title")
