@@ -30,29 +30,35 @@ def with_derived(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell with what follows from what was measured, for every law, the best and the default one.
 
     ``body_operations_per_char``: the plan counts them for the default law; a law has them at every position it needs.
-    ``text_chars_per_forward`` and, where plain decoding was timed, ``text_chars_per_second``: models that have learned
-    little write other text than they read, of controls or of the longest tokens. So these are the characters that the
-    symbols of a forward are in the text of the corpus, and that times forwards per second, as measured.
+    ``text_chars_per_forward`` and, of plain decoding that was timed, ``text_chars_per_second``: models that have
+    learned little write other text than they read, of controls or of the longest tokens. So these are the characters
+    that the symbols of a forward are in the text of the corpus, and that times forwards per second, as measured.
     """
     if not cell.get("default"):
         return cell
     laws = {law: {**figures, **_derived(cell, law, figures)} for law, figures in cell["laws"].items()}
-    chosen = {name: {**cell[name], **laws[cell[name]["law"]]} for name in ("best", "default")}
-    return {**cell, "laws": laws, **chosen}
+    speeds = {law: _with_text_speed(timed, laws[law]) for law, timed in cell.get("speeds", {}).items()}
+    best, default = ({**cell[name], **laws[cell[name]["law"]]} for name in ("best", "default"))
+    default |= speeds.get(default["law"], {}).get("none", {})
+    return {**cell, "laws": laws, "best": best, "default": default, **({"speeds": speeds} if "speeds" in cell else {})}
 
 
 def _derived(cell: dict[str, Any], law: str, figures: dict[str, Any]) -> dict[str, Any]:
     plan, default = cell["plan"], cell["default"]
-    of_text = (1 if law == "next" else plan["patch"]) / plan["symbols_per_char"]
-    found = {"text_chars_per_forward": of_text}
+    found = {"text_chars_per_forward": (1 if law == "next" else plan["patch"]) / plan["symbols_per_char"]}
     if "body_operations_per_char" in plan:
         positions = figures["positions_per_char"] / default["positions_per_char"]
         found["body_operations_per_char"] = plan["body_operations_per_char"] * positions
-    timed = lookup(cell, f"speeds:{law}:none") or {}
-    per_forward, per_second = timed.get("chars_per_forward"), timed.get("chars_per_second")
-    if per_forward and per_second:
-        found["text_chars_per_second"] = per_second / per_forward * of_text
     return found
+
+
+def _with_text_speed(speeds: dict[str, Any], law: dict[str, Any]) -> dict[str, Any]:
+    plain = speeds.get("none", {})
+    per_forward, per_second = plain.get("chars_per_forward"), plain.get("chars_per_second")
+    if not per_forward or not per_second:
+        return speeds
+    found = per_second / per_forward * law["text_chars_per_forward"]
+    return {**speeds, "none": {**plain, "text_chars_per_second": found}}
 
 
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

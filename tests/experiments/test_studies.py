@@ -235,10 +235,11 @@ def test_what_follows_from_measurements_is_of_each_law():
         "plan": {"patch": 4, "symbols_per_char": 1.25, "body_operations_per_char": 1000.0},
     }
     found = with_derived(cell)
-    chain = {"text_chars_per_forward": 3.2, "body_operations_per_char": 1000.0, "text_chars_per_second": 320.0}
-    assert found["laws"]["chain"] == laws["chain"] | chain
+    assert found["laws"]["chain"] == laws["chain"] | {"text_chars_per_forward": 3.2, "body_operations_per_char": 1000.0}
     assert found["laws"]["next"] == laws["next"] | {"text_chars_per_forward": 0.8, "body_operations_per_char": 4000.0}
-    assert found["default"] == {"law": "chain", **found["laws"]["chain"]}
+    plain = {**timed, "text_chars_per_second": 320.0}
+    assert found["speeds"] == {"chain": {"none": plain}, "next": {"none": {**timed, "chars_per_forward": 0}}}
+    assert found["default"] == {"law": "chain", **found["laws"]["chain"], **plain}
     assert found["best"] == {"law": "next", **found["laws"]["next"]}
     assert with_derived(found) == found
     assert with_derived({"plan": {}}) == {"plan": {}}
