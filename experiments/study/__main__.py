@@ -11,7 +11,8 @@ from bytelm.errors import BytelmError, ConfigError
 
 from .grid import SIZES, Study, find_studies, read_study
 from .render import render_index, render_study
-from .runner import Place, choose, measure_again, run_here, run_studies
+from .runner import Place, choose, run_here, run_studies
+from .speeds import measure_speeds
 from .team import run_in_processes, serve_cells
 
 _DATA = "BYTELM_STUDY_DATA"
@@ -38,10 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train and measure the cells of studies that are not finished")
     run.add_argument("--jobs", type=int, metavar="N", help="processes of one thread; default: in this one")
     run.add_argument("--minutes", type=float, metavar="M", help="end cells that are not done then (needs --jobs)")
-    speeds = commands.add_parser("speeds", help="measure the speeds of finished cells again, one after the other")
+    run.add_argument("--only", metavar="CELL", action="append", help="cells whose names hold this; repeatable")
+    speeds = commands.add_parser("speeds", help="time a forward of every model of a study, all in turns in one run")
     for command in (run, speeds):
         command.add_argument("numbers", nargs="+", metavar="NUMBER", help="01, 02, …; several are run seed by seed")
-        command.add_argument("--only", metavar="CELL", action="append", help="cells whose names hold this; repeatable")
         command.add_argument("--results", type=Path, help="for results.json, of each; default: where studies are")
     work = commands.add_parser("work", help="what --jobs starts: reads cells from standard input")
     for command in (run, speeds, work):
@@ -66,7 +67,9 @@ def _obey(options: argparse.Namespace) -> None:
             _run(options)
         case "speeds":
             studies, place = [read_study(number) for number in options.numbers], _place(options)
-            measure_again(choose(studies, options.size, options.only or []), place, options.results)
+            for study in studies:
+                latency = measure_speeds(study, place, options.results)
+                print(f"{study.number}: {latency['models']} models, {latency['turns']} turns each")
             _render(studies, options)
         case "work":
             answers = sys.stdout

@@ -131,18 +131,26 @@ def train_cell(cell: Cell, planned: Planned, shop: Workshop) -> dict[str, Any]:
     Returns:
         The folder of the model, steps, and the time they took.
     """
-    settings = _settings(cell, planned)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    folder = shop.out / "trained" / digest
-    with shop.alone(digest):
+    folder = _run_folder(cell, planned, shop)
+    with shop.alone(folder.name):
         path = folder / "trained.json"
         if not path.is_file():
-            found = json.dumps(_train(settings, folder), indent=1)
+            found = json.dumps(_train(_settings(cell, planned), folder), indent=1)
             partial = path.with_suffix(".partial")
             partial.write_text(found + "\n", encoding="utf-8")
             partial.replace(path)
         trained: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return trained
+
+
+def is_trained(cell: Cell, planned: Planned, shop: Workshop) -> bool:
+    """Whether :func:`train_cell` has nothing to do."""
+    return (_run_folder(cell, planned, shop) / "trained.json").is_file()
+
+
+def _run_folder(cell: Cell, planned: Planned, shop: Workshop) -> Path:
+    settings = json.dumps(_settings(cell, planned), sort_keys=True)
+    return shop.out / "trained" / hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def _settings(cell: Cell, planned: Planned) -> dict[str, Any]:

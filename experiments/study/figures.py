@@ -30,20 +30,32 @@ def with_derived(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell with what follows from what was measured, for every law, the best and the default one.
 
     ``body_operations_per_char``: the plan counts them for the default law; a law has them at every position it needs.
-    ``text_chars_per_forward`` and, of plain decoding that was timed, ``text_chars_per_second``: models that have
-    learned little write other text than they read, of controls or of the longest tokens. So these are the characters
-    that the symbols of a forward are in the text of the corpus, and that times forwards per second, as measured.
+    ``text_chars_per_forward``: models that have learned little write other text than they read, of controls or of the
+    longest tokens. So these are the characters that the symbols of a forward are in the text of the corpus.
     """
     if not cell.get("default"):
         return cell
-    laws = {law: {**figures, **_derived(cell, law, figures)} for law, figures in cell["laws"].items()}
-    speeds = {law: _with_text_speed(timed, laws[law]) for law, timed in cell.get("speeds", {}).items()}
+    return _with_figures_of_laws(cell, {law: _derived(cell, law, figures) for law, figures in cell["laws"].items()})
+
+
+def with_speed(cell: dict[str, Any], seconds_per_forward: dict[str, float]) -> dict[str, Any]:
+    """A cell with ``text_chars_per_second`` of laws whose forward was timed: characters of text over its seconds."""
+    if not cell.get("default"):
+        return cell
+    found = {
+        law: {"text_chars_per_second": cell["laws"][law]["text_chars_per_forward"] / seconds}
+        for law, seconds in seconds_per_forward.items()
+    }
+    return _with_figures_of_laws(cell, found)
+
+
+def _with_figures_of_laws(cell: dict[str, Any], more: dict[str, dict[str, float]]) -> dict[str, Any]:
+    laws = {law: {**figures, **more.get(law, {})} for law, figures in cell["laws"].items()}
     best, default = ({**cell[name], **laws[cell[name]["law"]]} for name in ("best", "default"))
-    default |= speeds.get(default["law"], {}).get("none", {})
-    return {**cell, "laws": laws, "best": best, "default": default, **({"speeds": speeds} if "speeds" in cell else {})}
+    return {**cell, "laws": laws, "best": best, "default": default}
 
 
-def _derived(cell: dict[str, Any], law: str, figures: dict[str, Any]) -> dict[str, Any]:
+def _derived(cell: dict[str, Any], law: str, figures: dict[str, Any]) -> dict[str, float]:
     plan, default = cell["plan"], cell["default"]
     found = {"text_chars_per_forward": (1 if law == "next" else plan["patch"]) / plan["symbols_per_char"]}
     if "body_operations_per_char" in plan:
@@ -52,20 +64,13 @@ def _derived(cell: dict[str, Any], law: str, figures: dict[str, Any]) -> dict[st
     return found
 
 
-def _with_text_speed(speeds: dict[str, Any], law: dict[str, Any]) -> dict[str, Any]:
-    plain = speeds.get("none", {})
-    per_forward, per_second = plain.get("chars_per_forward"), plain.get("chars_per_second")
-    if not per_forward or not per_second:
-        return speeds
-    found = per_second / per_forward * law["text_chars_per_forward"]
-    return {**speeds, "none": {**plain, "text_chars_per_second": found}}
-
-
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The cells that differ in their seed alone, by the name without it."""
+    """The cells that differ in their seed alone, by the name without it, with the speed of their model."""
     found: dict[str, list[dict[str, Any]]] = {}
+    timed = results.get("latency", {}).get("seconds_per_forward", {})
     for name, cell in results["cells"].items():
-        found.setdefault(name.rpartition("/")[0], []).append(cell)
+        group = name.rpartition("/")[0]
+        found.setdefault(group, []).append(with_speed(cell, timed.get(group, {})))
     return found
 
 

@@ -15,9 +15,6 @@ from bytelm.hub import LanguageModel
 from .commands import bytelm
 from .texts import Text
 
-TURNS = 3
-"""Of every way to draft, at the least, where speeds alone are measured."""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -75,12 +72,6 @@ def _likelihood(trained: Trained) -> dict[str, Any]:
         "weight_bytes": found["rows"][0]["weight_bytes"],
         "characters": found["characters"],
     }
-
-
-def measure_speeds(trained: Trained) -> dict[str, Any]:
-    """Speeds alone, by law and draft: medians of at least :data:`TURNS` turns."""
-    amounts = {**trained.amounts, "repeats": max(TURNS, trained.amounts["repeats"])}
-    return _by_law(bytelm(*_compare(trained), "--limit", 4 * amounts["prompts"], *_generate(amounts))["speeds"])
 
 
 def _compare(trained: Trained) -> tuple[Any, ...]:

@@ -111,7 +111,7 @@ def _state(study: Study, size: str, results: dict[str, Any]) -> str:
     if done:
         lines[0] += f", the last one on {results['date']}."
         seconds = sum(cell["train"]["processor_s"] for cell in done.values())
-        lines.append(f"Training took {seconds / 60:.0f} minutes of one processor. {_how_fast(study, done)}")
+        lines.append(f"Training took {seconds / 60:.0f} minutes of one processor. {_how_fast(study, results)}")
     missing = sorted({name.rpartition("/")[0] for name in planned} - set(groups(results)))
     if missing:
         lines.append(f"Not run: {', '.join(f'`{name}`' for name in missing)}.")
@@ -120,17 +120,16 @@ def _state(study: Study, size: str, results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _how_fast(study: Study, cells: dict[str, Any]) -> str:
-    """What characters per second are worth: those measured beside other cells little."""
-    timed = [cell for cell in cells.values() if "speeds" in cell]
-    again = [cell["speed_load_average"] for cell in timed if "speed_load_average" in cell]
-    if timed and len(again) == len(timed):
-        command = f"python -m experiments.study speeds {study.number}"
+def _how_fast(study: Study, results: dict[str, Any]) -> str:
+    """How characters per second were measured, or that nothing but what ran beside other work is known of them."""
+    if latency := results.get("latency"):
+        before, after = latency["load_average"]
         return (
-            f"Characters per second were measured afterwards, one cell after the other (`{command} --data DIR`; load"
-            f" average {min(again):.1f} to {max(again):.1f})."
+            f"Forwards of all {latency['models']} models were timed in one run, in {latency['turns']} turns, on"
+            f" {latency['date']} (`python -m experiments.study speeds {study.number} --data DIR`; load average"
+            f" {before:.1f} before, {after:.1f} after)."
         )
-    loads = [cell["load_average"] for cell in cells.values()]
+    loads = [cell["load_average"] for cell in results["cells"].values()]
     return (
         f"Other work ran beside it (load average {min(loads):.1f} to {max(loads):.1f}), so characters per second are"
         " worth little."

@@ -19,7 +19,7 @@ from bytelm.hub.checkpoint import package_version
 from .cells import plan_cell, train_cell
 from .figures import with_derived
 from .grid import Cell, Study, merge
-from .measures import MEASURES, Trained, measure_speeds
+from .measures import MEASURES, Trained
 from .texts import Workshop
 
 _DIGITS = 6
@@ -166,7 +166,7 @@ def run_cell(job: Job, place: Place, shop: Workshop) -> Outcome:
 
 
 def _train_and_measure(job: Job, place: Place, shop: Workshop, folder: Path) -> dict[str, Any]:
-    cell = _on_device(job.cell, place)
+    cell = on_device(job.cell, place)
     planned = plan_cell(cell, job.study.reference(place.size, job.cell), shop)
     settings = cell.settings["study"]
     found: dict[str, Any] = {
@@ -185,35 +185,9 @@ def _train_and_measure(job: Job, place: Place, shop: Workshop, folder: Path) -> 
     return found
 
 
-def _on_device(cell: Cell, place: Place) -> Cell:
+def on_device(cell: Cell, place: Place) -> Cell:
     """The cell as it is trained there."""
     return replace(cell, settings=merge(cell.settings, _ON_CUDA)) if place.device == "cuda" else cell
-
-
-def measure_again(jobs: Sequence[Job], place: Place, results: Path | None = None) -> None:
-    """Measure the speeds of finished cells once more, one after the other: beside other work they say little.
-
-    Args:
-        jobs: cells; those that are not finished, or whose speeds nobody asked for, are passed over.
-        place: where they were run.
-        results: as for :func:`run_studies`.
-    """
-    shop = place.shop()
-    for job in jobs:
-        path = place.file(job.study, job.cell)
-        found = _read(path) if path.is_file() else {}
-        if "speeds" not in found:
-            continue
-        cell = _on_device(job.cell, place)
-        planned = plan_cell(cell, job.study.reference(place.size, job.cell), shop, found["plan"])
-        folder, amounts = Path(train_cell(cell, planned, shop)["model"]), cell.settings["study"]["measure"]
-        found["speeds"] = measure_speeds(Trained(folder, path.parent, planned.text, amounts))
-        found["default"] |= found["speeds"].get(found["default"]["law"], {}).get("none", {})
-        found["speed_load_average"] = os.getloadavg()[0]
-        _write(path, found)
-        print(f"{job.name}: measured", flush=True)
-    for study in {job.study.number: job.study for job in jobs}.values():
-        write_results(study, place, results)
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
@@ -222,13 +196,16 @@ def _write(path: Path, found: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def write_results(study: Study, place: Place, results: Path | None = None) -> dict[str, Any]:
+def write_results(
+    study: Study, place: Place, results: Path | None = None, latency: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """All finished cells of a size into ``results.json``, beside those of other sizes.
 
     Args:
         study: whose cells.
         place: where they were run.
         results: folder of the study's folder; by default where studies are.
+        latency: seconds of the forwards of all models; by default what the file has.
     Returns:
         What the file says of this size.
     """
@@ -254,6 +231,10 @@ def write_results(study: Study, place: Place, results: Path | None = None) -> di
         "planned": [cell.name for cell in cells],
         "cells": found,
     }
+    if latency is None:
+        latency = before.get(size, {}).get("latency")
+    if latency is not None:
+        entry["latency"] = _rounded(latency)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**before, size: entry}, ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")

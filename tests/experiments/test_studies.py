@@ -5,11 +5,10 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 import yaml
-from study import grid, render, runner, team
+from study import grid, render, speeds, team
 from study.__main__ import main
 from study.cells import model_of, plan_cell
 from study.figures import lookup, means, with_derived
@@ -110,36 +109,29 @@ def test_cells_are_trained_measured_kept_and_rendered(work, capsys):
     assert path.stat().st_mtime_ns == kept
 
 
-def test_speeds_are_measured_again_and_nothing_else(tmp_path, capsys):
-    wanted = "operations/utf8+independent", "time/dense-ja+chained"
+def test_speeds_are_of_models_and_change_nothing_else(tmp_path, capsys, monkeypatch):
+    """Cells of one model share its speed; of a model that is gone, one step is trained."""
+    wanted = "operations/utf8+independent", "operations/dense-ja+chained", "time/dense-ja+chained"
     before = run(tmp_path, "01", *wanted)
-    runs = sorted((tmp_path / "out" / "smoke" / "trained").iterdir())
+    runs = tmp_path / "out" / "smoke" / "trained"
+    trained = set(runs.iterdir())
+    gone = next(path for path in trained if "utf8" in (path / "study.yaml").read_text(encoding="utf-8"))
+    (gone / "trained.json").unlink()
+    monkeypatch.setattr(speeds, "TURNS", 2)
     args = ["speeds", "01", "--size", "smoke", "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
-    assert main([*args, "--only", wanted[0], "--only", wanted[1]]) == 0
-    assert capsys.readouterr().out.count(": measured") == 2
-    after = run(tmp_path, "01", *wanted)
-    assert sorted((tmp_path / "out" / "smoke" / "trained").iterdir()) == runs
-    for name, cell in after.items():
-        assert cell["speed_load_average"] >= 0
-        assert "speed_load_average" not in before[name]
-        assert cell["default"]["chars_per_second"] == cell["speeds"][cell["default"]["law"]]["none"]["chars_per_second"]
-        same = set(cell) - {"speeds", "default", "speed_load_average"}
-        assert {key: cell[key] for key in same} == {key: before[name][key] for key in same}
-
-
-def test_a_cell_of_a_gpu_is_measured_again_as_it_was_trained(tmp_path, monkeypatch):
-    place, job = Place("smoke", None, tmp_path, "cuda"), choose([read_study("01")], "smoke", ["utf8+independent"])[0]
-    file = place.file(job.study, job.cell)
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"speeds": {}, "plan": {"steps": 1}, "default": {"law": "next"}}), encoding="utf-8")
-    asked = []
-    monkeypatch.setattr(runner, "plan_cell", lambda cell, reference, shop, before: SimpleNamespace(text=before))
-    monkeypatch.setattr(runner, "train_cell", lambda cell, *_: asked.append(cell) or {"model": "here"})
-    monkeypatch.setattr(runner, "measure_speeds", lambda trained: {"next": {"none": {"chars_per_second": 7.0}}})
-    monkeypatch.setattr(runner, "write_results", lambda *_: None)
-    runner.measure_again([job], place)
-    assert [cell.settings["fit"]["trainer"]["accelerator"] for cell in asked] == ["gpu"]
-    assert json.loads(file.read_text(encoding="utf-8"))["default"] == {"law": "next", "chars_per_second": 7.0}
+    assert main(args) == 0
+    assert "01: 2 models, 2 turns each" in capsys.readouterr().out
+    (new,) = set(runs.iterdir()) - trained
+    assert yaml.safe_load((new / "study.yaml").read_text(encoding="utf-8"))["trainer"]["max_steps"] == 1
+    file = tmp_path / "results" / read_study("01").folder.name / "results.json"
+    after = json.loads(file.read_text(encoding="utf-8"))["smoke"]
+    assert after["cells"] == before
+    timed = after["latency"]["seconds_per_forward"]
+    assert timed["time/dense-ja+chained"] == timed["operations/dense-ja+chained"] != timed[wanted[0]]
+    assert {law for laws in timed.values() for law in laws} == {"chain", "product", "next"}
+    assert all(seconds > 0 for laws in timed.values() for seconds in laws.values())
+    assert run(tmp_path, "01", *wanted) == before
+    assert json.loads(file.read_text(encoding="utf-8"))["smoke"]["latency"] == after["latency"]
 
 
 def test_what_two_studies_train_alike_is_trained_once(work):
@@ -225,11 +217,9 @@ def test_what_several_processes_need_is_made_once(tmp_path):
 
 def test_what_follows_from_measurements_is_of_each_law():
     """Four bytes of the text are 3.2 characters, whatever was written; `next` has the body at every byte."""
-    timed = {"chars_per_forward": 0.5, "chars_per_second": 50.0}
     laws = {"chain": {"positions_per_char": 0.3125}, "next": {"positions_per_char": 1.25}}
     cell = {
         "laws": laws,
-        "speeds": {"chain": {"none": timed}, "next": {"none": {**timed, "chars_per_forward": 0}}},
         "best": {"law": "next"},
         "default": {"law": "chain", **laws["chain"]},
         "plan": {"patch": 4, "symbols_per_char": 1.25, "body_operations_per_char": 1000.0},
@@ -237,12 +227,25 @@ def test_what_follows_from_measurements_is_of_each_law():
     found = with_derived(cell)
     assert found["laws"]["chain"] == laws["chain"] | {"text_chars_per_forward": 3.2, "body_operations_per_char": 1000.0}
     assert found["laws"]["next"] == laws["next"] | {"text_chars_per_forward": 0.8, "body_operations_per_char": 4000.0}
-    plain = {**timed, "text_chars_per_second": 320.0}
-    assert found["speeds"] == {"chain": {"none": plain}, "next": {"none": {**timed, "chars_per_forward": 0}}}
-    assert found["default"] == {"law": "chain", **found["laws"]["chain"], **plain}
+    assert found["default"] == {"law": "chain", **found["laws"]["chain"]}
     assert found["best"] == {"law": "next", **found["laws"]["next"]}
     assert with_derived(found) == found
     assert with_derived({"plan": {}}) == {"plan": {}}
+
+
+def test_a_group_has_the_speed_of_its_model():
+    """Characters that a forward's symbols are in the text, over the seconds of a forward; none where none was timed."""
+    laws = {law: {"text_chars_per_forward": chars} for law, chars in (("chain", 3.2), ("next", 0.8))}
+    cell = {"laws": laws, "best": {"law": "next", "bits": 5.0}, "default": {"law": "chain"}}
+    results = {"cells": {"a/b/seed0": cell, "a/b/seed1": cell, "a/c/seed0": cell}}
+    results["latency"] = {"seconds_per_forward": {"a/b": {"chain": 0.002}}}
+    found = means(results)
+    assert found["a/b"]["laws"] == {"chain": {**laws["chain"], "text_chars_per_second": 1600.0}, "next": laws["next"]}
+    assert found["a/b"]["default"] == {"law": "chain", **found["a/b"]["laws"]["chain"]}
+    assert found["a/b"]["best"] == {"law": "next", "bits": 5.0, **laws["next"]}
+    assert "text_chars_per_second" not in found["a/c"]["laws"]["chain"]
+    del results["latency"]
+    assert "text_chars_per_second" not in means(results)["a/b"]["laws"]["chain"]
 
 
 @pytest.mark.slow
@@ -300,12 +303,11 @@ def test_figures_come_from_results_alone(tmp_path):
     assert "2 of 3 cells" in state
     assert "Not run: `time/x`." in state
     assert "(load average 1.0 to 1.0), so characters per second are worth little" in state
-    for timed in results["cpu"]["cells"].values():
-        timed |= {"speeds": {}, "speed_load_average": 0.75}
-    study.results_file.write_text(json.dumps(results), encoding="utf-8")
+    latency = {"models": 3, "turns": 9, "date": "2026-01-03", "load_average": [0.75, 1.25], "seconds_per_forward": {}}
+    study.results_file.write_text(json.dumps({"cpu": {**results["cpu"], "latency": latency}}), encoding="utf-8")
     state = render.fill("{{state}}", study)
-    assert "measured afterwards" in state
-    assert "load average 0.8 to 0.8" in state
+    assert "all 3 models were timed in one run, in 9 turns, on 2026-01-03" in state
+    assert "load average 0.8 before, 1.2 after" in state
     assert lookup(means(results["cpu"]), f"{group}:best:bits_per_char") == 5.25
 
 
