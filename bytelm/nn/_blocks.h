@@ -73,6 +73,13 @@ typedef struct {
     int threads;
 } Merger;
 
+typedef struct {
+    Tables tables; /* whose `windows` are the ends of texts */
+    void *y;       /* [num, row_width] */
+    long num;
+    Type type;
+} Sums;
+
 /* 0 where there is no memory. */
 int rows_body(const Body *b);
 int rows_head(const Head *h);
@@ -82,6 +89,9 @@ int rows_draw(const Draw *d);
 
 /* projection(x) + down(silu(up(x))) + rows of tables, x the embeddings of a window. */
 int rows_merge(const Merger *m);
+
+/* The sum of the rows of n-grams and matches that end each window, before its projection. */
+int rows_sum(const Sums *s);
 
 /* y = x / sqrt(mean(x^2) + eps) * weight of each row. */
 void rows_norm(const void *x, const void *weight, void *y, long rows, long width, float eps, Type type);

@@ -278,6 +278,30 @@ static PyObject *merge(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(sums_doc,
+             "sums(windows, tables, y, num, window, float32)\n\n"
+             "The sum of the rows of n-grams and matches at the end of each window, over addresses: windows are int64\n"
+             "[num, window], at least as long as the longest n-gram; tables are as for draw, whose projection is not\n"
+             "read; sums are float32 or bfloat16.");
+
+static PyObject *sums(PyObject *self, PyObject *args) {
+    Address windows, y;
+    PyObject *tables;
+    int float32, done;
+    Sums s = {0};
+    if (!PyArg_ParseTuple(args, "KOKllp", &windows, &tables, &y, &s.num, &s.tables.window, &float32) ||
+        !read_tables(tables, &s.tables))
+        return NULL;
+    s.tables.windows = AT(const int64_t *, windows);
+    s.y = AT(void *, y);
+    s.type = float32 ? FLOAT32 : BFLOAT16;
+    Py_BEGIN_ALLOW_THREADS
+    done = rows_sum(&s);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(matches_doc,
              "matches(windows, prefixes, matches, rows, num, threads)\n\n"
              "The row of each candidate (int64 [num, candidates]) after each of some windows and the prefix behind it.\n"
@@ -340,6 +364,7 @@ static PyMethodDef methods[] = {
     {"head", head, METH_VARARGS, head_doc},
     {"draw", draw, METH_VARARGS, draw_doc},
     {"merge", merge, METH_VARARGS, merge_doc},
+    {"sums", sums, METH_VARARGS, sums_doc},
     {"matches", matches, METH_VARARGS, matches_doc},
     {"norm", norm, METH_VARARGS, norm_doc},
     {NULL, NULL, 0, NULL},

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from bytelm.nn import native
+from bytelm.nn.native_tables import TableAddresses
 
 
 class HeadSizes(NamedTuple):
@@ -20,23 +21,6 @@ class HeadSizes(NamedTuple):
     told_width: int
     inner: int
     vocab_size: int
-
-
-class TableAddresses(NamedTuple):
-    """Where n-gram tables are, and how large: rows, scales of rows in int8 or 0, projection or 0, orders, keys of
-    chosen n-grams or 0, number of orders, of rows of each, numbers of a row, and
-    :attr:`bytelm.nn.matches.Matches.addresses` or None.
-    """
-
-    rows: int
-    scales: int
-    projection: int
-    orders: int
-    keys: int
-    num_orders: int
-    num_rows: int
-    row_width: int
-    matches: tuple[int, int, int, int, int] | None
 
 
 def head_logits(

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bytelm.nn import native
-from bytelm.nn.native_heads import TableAddresses
+from bytelm.nn.native_tables import TableAddresses
 
 
 class MergerSizes(NamedTuple):

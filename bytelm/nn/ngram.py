@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from bytelm.nn import native
 from bytelm.nn.embedding import embedding
 from bytelm.nn.int8_rows import restore_rows, round_rows
+from bytelm.nn.known_modules import Knowledge
 from bytelm.nn.linear import Linear
 from bytelm.nn.matches import Matches
-from bytelm.nn.native_heads import TableAddresses
+from bytelm.nn.native_tables import TableAddresses, sum_rows
 
 _MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, section 6.4)
 _MASK = 0xFFFFFFFF
@@ -93,7 +94,20 @@ class NgramTables(nn.Module):
         self, bytes_BN: Int[Tensor, "*B N"], prefix_B_: Int[Tensor, "*B _"] | None = None
     ) -> Float[Tensor, "*B _"]:
         """The sum before its projection."""
-        return self.table(self.rows_of(bytes_BN, prefix_B_)).sum(dim=-2)
+        found = self._in_core(bytes_BN) if prefix_B_ is None else None
+        return self.table(self.rows_of(bytes_BN, prefix_B_)).sum(dim=-2) if found is None else found
+
+    def _in_core(self, bytes_BN: Int[Tensor, "*B N"]) -> Float[Tensor, "*B _"] | None:
+        """The sum in one call of the native core; None where it cannot read these rows, or so many."""
+        rows, num = bytes_BN.numel() // bytes_BN.shape[-1], bytes_BN.shape[-1]
+        dtype = self.table.dtype if isinstance(self.table, Int8Rows) else self.table.weight.dtype
+        if num < max(self.orders) or type(bytes_BN) is not Tensor or bytes_BN.dtype != torch.int64:
+            return None
+        if not native.takes_rows(rows, self.row_width, dtype, bytes_BN.device):
+            return None
+        weights = _TABLES.addresses(self, dtype)
+        tables = None if weights is None else self.addresses(weights, dtype)
+        return None if tables is None else sum_rows(bytes_BN, tables, dtype)
 
     def _rows_of_ngrams(self, bytes_BN: Int[Tensor, "*B N"]) -> Int[Tensor, "*B _"]:
         begins = torch.arange(0, self._num_of_ngrams, self.num_rows, device=bytes_BN.device)
@@ -206,6 +220,9 @@ def parts_of_tables(tables: NgramTables) -> list[nn.Embedding | Linear]:
         elif type(part) is not unread:
             return []
     return parts if all(native.has_width(part.weight) for part in parts) else []
+
+
+_TABLES = Knowledge(lambda tables: parts_of_tables(tables) if isinstance(tables, NgramTables) else None)
 
 
 def named_rows(model: nn.Module) -> dict[str, nn.Embedding]:

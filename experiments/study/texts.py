@@ -68,6 +68,7 @@ class Workshop:
                 "--data: found none, expected the folder of the texts (or BYTELM_STUDY_DATA, or --size smoke)"
             )
         self.out, self.data, self.embedded = out, data, embedded
+        self._tokenized: dict[Path, Symbols] = {}
 
     def text(self, spec: dict[str, Any]) -> Text:
         """The text that a configuration names.
@@ -108,6 +109,11 @@ class Workshop:
         with self.alone("bpe"):
             if not (folder / "tokenizer.json").is_file():
                 bytelm("tokenizer", "train", text.files["train"], "--out", folder, "--vocab-size", vocab_size)
+        if folder not in self._tokenized:
+            self._tokenized[folder] = self._count_tokens(text, folder)
+        return self._tokenized[folder]
+
+    def _count_tokens(self, text: Text, folder: Path) -> Symbols:
         tokenizer = BPETokenizer.from_folder(folder)
         data = {split: str(self._corpus(text, split, "utf8")) for split in ("train", "valid")}
         characters = tokens = 0
