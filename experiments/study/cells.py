@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+import bytelm as package
 from bytelm.benchmarks.equal_cost import (
     operations_per_character,
     seconds_per_step,
@@ -18,6 +19,7 @@ from bytelm.benchmarks.equal_cost import (
 )
 from bytelm.benchmarks.operations import body_operations_per_symbol
 from bytelm.benchmarks.training_plan import table_parameters
+from bytelm.hub.shipped import shipped_folder
 from bytelm.model.config import ModelConfig, NgramConfig
 from bytelm.model.scaling import at_width
 from bytelm.model.twins import next_byte_twin, token_twin
@@ -94,6 +96,8 @@ def plan_cell(
             model, symbols.per_char, chars, _operations(reference, shop), study.get("width_step", 8)
         )
     window = max(1, round(chars * symbols.per_char / model.patch)) * model.patch
+    if study.get("ready"):
+        return Planned(text, symbols, model, window, study["batch_size"], 0, None)
     batch_size, steps, step_s = study["batch_size"], round(study["steps"] * study.get("compute", 1)), None
     if before is not None:
         steps, step_s = before["steps"], before["planned_step_s"]
@@ -105,8 +109,10 @@ def plan_cell(
 
 
 def model_of(settings: dict[str, Any], symbols: Symbols) -> ModelConfig:
-    """The model that settings describe: as configured, or the twin of it that they ask for."""
+    """The model that settings describe: as configured, or the twin of it that they ask for; or one of the package."""
     study = settings["study"]
+    if ready := study.get("ready"):
+        return package.load(ready, "cpu").config
     given = settings["fit"]["model"]["config"]
     patch = given.get("patch", 4)
     config = ModelConfig.from_dict({**given, "context": -(-_CONTEXT_CHARACTERS * 4 // patch) * patch}, "model.config")
@@ -129,8 +135,11 @@ def train_cell(cell: Cell, planned: Planned, shop: Workshop) -> dict[str, Any]:
         planned: what is trained.
         shop: where the run is kept.
     Returns:
-        The folder of the model, steps, and the time they took.
+        The folder of the model, steps, and the time they took; none for a model of the package.
     """
+    if ready := cell.settings["study"].get("ready"):
+        none = dict.fromkeys(("seconds", "processor_s", "processor_s_per_step"), 0.0)
+        return {"model": str(shipped_folder(ready)), "steps": 0, **none}
     folder = _run_folder(cell, planned, shop)
     with shop.alone(folder.name):
         path = folder / "trained.json"
@@ -145,7 +154,7 @@ def train_cell(cell: Cell, planned: Planned, shop: Workshop) -> dict[str, Any]:
 
 def is_trained(cell: Cell, planned: Planned, shop: Workshop) -> bool:
     """Whether :func:`train_cell` has nothing to do."""
-    return (_run_folder(cell, planned, shop) / "trained.json").is_file()
+    return bool(cell.settings["study"].get("ready")) or (_run_folder(cell, planned, shop) / "trained.json").is_file()
 
 
 def _run_folder(cell: Cell, planned: Planned, shop: Workshop) -> Path:

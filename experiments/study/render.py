@@ -11,6 +11,7 @@ from .pictures import draw
 
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NOT_RUN = "(not run)"
+_SELDOM = "·"
 TEMPLATE, README = "README.in.md", "README.md"
 
 
@@ -71,7 +72,8 @@ def fill(template: str, study: Study) -> str:
     higher in the first field (no lower, after ``-``) and lower in the second, and the others by name; of ``laws:*``
     every law is a place of a group, each of which must have one below it;
     ``{{keyed | FIELD | FIELD | FORMAT}}``, a table of the keys of a mapping against groups;
-    ``{{lists | FIELD | FIELD | FORMAT}}``, of its lists. A FIELD is names with colons between them.
+    ``{{lists | FIELD | FIELD | FORMAT}}``, of its lists, and after ``| FIELD | LEAST`` only those of their numbers that
+    were counted so often, others as a dot. A FIELD is names with colons between them.
     """
     size, results = _newest(study)
     found = means(results)
@@ -85,7 +87,7 @@ def fill(template: str, study: Study) -> str:
         "undercut": lambda one, other, cost, field: _undercut(found, one, other, cost, field),
         "least": lambda prefix, field, form=".3f": _least(found, prefix, field, form),
         "keyed": lambda field, inner, form=".3f": _keyed(found, field, inner, form),
-        "lists": lambda field, inner, form=".2f": _lists(found, field, inner, form),
+        "lists": lambda field, inner, form=".2f", *counted: _lists(found, field, inner, form, *counted),
     }
 
     def answer(match: re.Match[str]) -> str:
@@ -203,13 +205,20 @@ def _keyed(cells: dict[str, Any], field: str, inner: str, form: str) -> str:
     return _markdown(["", *found], rows)
 
 
-def _lists(cells: dict[str, Any], field: str, inner: str, form: str) -> str:
+def _lists(
+    cells: dict[str, Any], field: str, inner: str, form: str, counts: str | None = None, least: str = "0"
+) -> str:
     rows, longest = [], 0
-    for group, mean in cells.items():
-        for key, mapping in (lookup(mean, field) or {}).items():
+    for group, cell in cells.items():
+        for key, mapping in (lookup(cell, field) or {}).items():
             values = (lookup(mapping, inner) if inner else mapping) or []
+            counted = lookup(mapping, counts) if counts else [float("inf")] * len(values)
+            shown = [
+                _shown(value, form, _SELDOM) if count >= float(least) else _SELDOM
+                for value, count in zip(values, counted, strict=True)
+            ]
             longest = max(longest, len(values))
-            rows.append([group, key, *(_shown(value, form, "–") for value in values)])
+            rows.append([group, key, *shown])
     filled = [[*row, *[""] * (longest + 2 - len(row))] for row in rows]
     return _markdown(["cell", "", *(str(i + 1) for i in range(longest))], filled)
 

@@ -10,12 +10,13 @@ import pytest
 import yaml
 from study import grid, render, speeds, team
 from study.__main__ import main
-from study.cells import model_of, plan_cell
+from study.cells import is_trained, model_of, plan_cell, train_cell
 from study.figures import lookup, means, with_derived
 from study.grid import SIZES, Study, find_studies, merge, read_study
 from study.runner import Place, choose
 from study.texts import Symbols, Workshop
 
+from bytelm import load
 from bytelm.benchmarks.equal_cost import operations_per_character
 from bytelm.errors import ConfigError
 
@@ -246,6 +247,25 @@ def test_a_group_has_the_speed_of_its_model():
     assert "text_chars_per_second" not in found["a/c"]["laws"]["chain"]
     del results["latency"]
     assert "text_chars_per_second" not in means(results)["a/b"]["laws"]["chain"]
+
+
+def test_shares_of_few_are_not_shown():
+    """A dot for what was counted too seldom, or never; nothing where a list ends."""
+    cells = {"a": {"found": {"x": {"at": [0.5, 0.25, None], "judged": [40, 8, 0]}, "y": {"at": [1.0], "judged": [30]}}}}
+    rows = ["| a | x | 0.50 | · | · |", "| a | y | 1.00 |  |  |"]
+    assert render._lists(cells, "found", "at", ".2f", "judged", "30").splitlines()[2:] == rows
+    assert render._lists(cells, "found", "at", ".2f").splitlines()[2] == "| a | x | 0.50 | 0.25 | · |"
+
+
+def test_a_model_of_the_package_is_a_cell_that_nobody_trains(tmp_path):
+    (cell,) = (one for one in read_study("05").cells("cpu") if one.options["heads"] == "shipped")
+    shop = Workshop(tmp_path, None, embedded=True)
+    planned = plan_cell(cell, None, shop)
+    assert is_trained(cell, planned, shop)
+    found = train_cell(cell, planned, shop)
+    assert load(found["model"]).config == planned.model
+    assert (planned.steps, found["steps"], found["processor_s"]) == (0, 0, 0)
+    assert not (tmp_path / "trained").exists()
 
 
 @pytest.mark.slow
