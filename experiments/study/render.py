@@ -123,7 +123,7 @@ def _state(study: Study, size: str, results: dict[str, Any]) -> str:
 
 
 def _how_fast(study: Study, results: dict[str, Any]) -> str:
-    """How characters per second were measured, or that nothing but what ran beside other work is known of them."""
+    """How characters per second were measured, or that they were not."""
     if latency := results.get("latency"):
         before, after = latency["load_average"]
         return (
@@ -133,8 +133,8 @@ def _how_fast(study: Study, results: dict[str, Any]) -> str:
         )
     loads = [cell["load_average"] for cell in results["cells"].values()]
     return (
-        f"Other work ran beside it (load average {min(loads):.1f} to {max(loads):.1f}), so characters per second are"
-        " worth little."
+        f"Other work ran beside it (load average {min(loads):.1f} to {max(loads):.1f}); characters per second were not"
+        " measured."
     )
 
 

@@ -322,7 +322,7 @@ def test_figures_come_from_results_alone(tmp_path):
     state = render.fill("{{state}}", study)
     assert "2 of 3 cells" in state
     assert "Not run: `time/x`." in state
-    assert "(load average 1.0 to 1.0), so characters per second are worth little" in state
+    assert "(load average 1.0 to 1.0); characters per second were not measured" in state
     latency = {"models": 3, "turns": 9, "date": "2026-01-03", "load_average": [0.75, 1.25], "seconds_per_forward": {}}
     study.results_file.write_text(json.dumps({"cpu": {**results["cpu"], "latency": latency}}), encoding="utf-8")
     state = render.fill("{{state}}", study)
