@@ -19,6 +19,7 @@ from bytelm.cli.eval import evaluate
 from bytelm.cli.examples import format_examples
 from bytelm.cli.export import export
 from bytelm.cli.generate import generate
+from bytelm.cli.interrupts import outside_of_torch_import
 from bytelm.cli.overview import Overview
 from bytelm.cli.plan import PLAN, plan
 from bytelm.cli.push import card, push
@@ -128,8 +129,9 @@ def main(args: Sequence[str] | None = None) -> int:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     set_quiet(False)
     try:
-        status = _run(args)
-        sys.stdout.flush()
+        with outside_of_torch_import():
+            status = _run(args)
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         write_error("interrupted")
