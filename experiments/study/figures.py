@@ -65,13 +65,28 @@ def _derived(cell: dict[str, Any], law: str, figures: dict[str, Any]) -> dict[st
 
 
 def groups(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The cells that differ in their seed alone, by the name without it, with the speed of their model."""
+    """The cells that differ in their seed alone, by the name without it, with the speed of their model.
+
+    ``best`` is of the same law in all of a group, the one that is best by the mean over seeds.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     timed = results.get("latency", {}).get("seconds_per_forward", {})
     for name, cell in results["cells"].items():
         group = name.rpartition("/")[0]
         found.setdefault(group, []).append(with_speed(cell, timed.get(group, {})))
-    return found
+    return {group: _with_one_best_law(cells) for group, cells in found.items()}
+
+
+def _with_one_best_law(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    bits = {
+        law: sum(found)
+        for law in cells[0].get("laws", {})
+        if None not in (found := [lookup(cell, f"laws:{law}:bits_per_char") for cell in cells])
+    }
+    if len(cells) == 1 or not bits:
+        return cells
+    law = min(bits, key=lambda name: bits[name])
+    return [{**cell, "best": {"law": law, **cell["laws"][law]}} for cell in cells]
 
 
 def means(results: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from .pictures import draw
 
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NOT_RUN = "(not run)"
+_SAME = 1e-5
+"""Of a mean: seeds that differ by less were rounded otherwise."""
 _SELDOM = "·"
 TEMPLATE, README = "README.in.md", "README.md"
 
@@ -66,6 +68,7 @@ def fill(template: str, study: Study) -> str:
 
     ``{{state}}``; ``{{table}}``, of ``columns``; ``{{picture | FILE | WORDS}}``, one of ``plots``;
     ``{{value | GROUP | FIELD | FORMAT}}``, of the mean over seeds;
+    ``{{spread | GROUP | FIELD | FORMAT}}``, with half of their range behind it where they differ;
     ``{{ratio | GROUP | GROUP | FIELD | FORMAT}}``; ``{{difference | GROUP | GROUP | FIELD | FORMAT}}``, the first less
     the second; ``{{least | PREFIX | FIELD | FORMAT}}``, the group that is lowest, and its figure;
     ``{{undercut | GLOB | GLOB | FIELD | FIELD}}``, how many groups of the second kind have one of the first that is no
@@ -82,6 +85,7 @@ def fill(template: str, study: Study) -> str:
         "table": lambda: _table(study, results),
         "picture": lambda file, words: f"![{words}]({file})" if found else "",
         "value": lambda group, field, form=".3f": _shown(lookup(found.get(group), field), form),
+        "spread": lambda group, field, form=".3f": _over_seeds(results, group, field, form),
         "ratio": lambda one, other, field, form=".2f": _ratio(found, one, other, field, form),
         "difference": lambda one, other, field, form="+.3f": _difference(found, one, other, field, form),
         "undercut": lambda one, other, cost, field: _undercut(found, one, other, cost, field),
@@ -148,13 +152,19 @@ def _table(study: Study, results: dict[str, Any]) -> str:
 
 
 def _spread(values: list[Any], form: str = ".3f", scale: float = 1.0) -> str:
-    """The mean over seeds, and half of the range where there are several."""
+    """The mean over seeds, and half of the range where they differ."""
     numbers = [value for value in values if value is not None]
     if not numbers or isinstance(numbers[0], str):
         return numbers[0] if numbers else "–"
     numbers = [number * scale for number in numbers]
     mean, half = sum(numbers) / len(numbers), (max(numbers) - min(numbers)) / 2
-    return f"{mean:{form}}" + (f" ± {half:{form}}" if len(numbers) > 1 else "")
+    return f"{mean:{form}}" + (f" ± {half:{form.lstrip('+')}}" if half > _SAME * abs(mean) else "")
+
+
+def _over_seeds(results: dict[str, Any], group: str, field: str, form: str) -> str:
+    cells = groups(results).get(group, [])
+    values = [lookup(cell, field) for cell in cells]
+    return _NOT_RUN if not values or None in values else _spread(values, form)
 
 
 def _ratio(cells: dict[str, Any], one: str, other: str, field: str, form: str) -> str:

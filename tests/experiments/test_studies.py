@@ -249,6 +249,24 @@ def test_a_group_has_the_speed_of_its_model():
     assert "text_chars_per_second" not in means(results)["a/b"]["laws"]["chain"]
 
 
+def test_seeds_of_a_group_have_one_best_law():
+    """The law that is best by the mean, for each with its own cost; not each seed's own."""
+
+    def cell(chain, following):
+        laws = {"chain": {"bits_per_char": chain, "cost": 1}, "next": {"bits_per_char": following, "cost": 3}}
+        own = min(laws, key=lambda law: laws[law]["bits_per_char"])
+        return {"laws": laws, "best": {"law": own, **laws[own]}, "default": {"law": "chain", **laws["chain"]}}
+
+    results = {"cells": {"a/b/seed0": cell(5.0, 4.5), "a/b/seed1": cell(4.0, 5.0), "a/c/seed0": cell(5.0, 4.0)}}
+    found = means(results)
+    assert found["a/b"]["best"] == {"law": "chain", "bits_per_char": 4.5, "cost": 1}
+    assert found["a/c"]["best"] == {"law": "next", "bits_per_char": 4.0, "cost": 3}
+    assert render._over_seeds(results, "a/b", "best:bits_per_char", "+.2f") == "+4.50 ± 0.50"
+    assert render._over_seeds(results, "a/b", "best:cost", ".0f") == "1"
+    assert render._over_seeds(results, "a/c", "best:bits_per_char", ".2f") == "4.00"
+    assert render._over_seeds(results, "a/d", "best:bits_per_char", ".2f") == "(not run)"
+
+
 def test_shares_of_few_are_not_shown():
     """A dot for what was counted too seldom, or never; nothing where a list ends."""
     cells = {"a": {"found": {"x": {"at": [0.5, 0.25, None], "judged": [40, 8, 0]}, "y": {"at": [1.0], "judged": [30]}}}}
