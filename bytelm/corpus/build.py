@@ -14,7 +14,7 @@ from bytelm.config import Config
 from bytelm.corpus.digests import digest_part
 from bytelm.corpus.duplicates import find_repeats
 from bytelm.corpus.files import find_sources
-from bytelm.corpus.finish import FINISHING_FILE, finish, target_folders
+from bytelm.corpus.finish import FINISHED_FILE, FINISHING_FILE, finish, target_folders
 from bytelm.corpus.manifest import Manifest
 from bytelm.corpus.options import BuildOptions
 from bytelm.corpus.part import build_part
@@ -114,7 +114,7 @@ def build_corpus(
     job = Job(out / UNFINISHED, encoding, chosen)
     team = Team(min(workers, sum(1 for _ in plan.parts())), job, job.folder)
     with team, _opened(job.folder, plan, overwrite, team):
-        if not (job.folder / FINISHING_FILE).exists():
+        if not _is_encoded(job.folder):
             tally = _Tally(plan, progress)
             repeated = _repeats(team, job, plan, tally) if chosen.deduplicate else None
             summaries = tally.finished("encoding", team.run(build_part, _tasks(plan, repeated)), PartSummary)
@@ -132,10 +132,15 @@ def _tasks(plan: Plan, repeated: Sequence[NDArray[np.uint8]] | None) -> Iterator
         yield part, None if repeated is None else repeated[part.index]
 
 
+def _is_encoded(folder: Path) -> bool:
+    """Whether all parts of an unfinished build are done, and it was about to make corpora of them, or to go."""
+    return any((folder / name).exists() for name in (FINISHING_FILE, FINISHED_FILE))
+
+
 def _check_folder(out: Path, options: BuildOptions, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise CorpusError(f"{out}: found a file, expected a folder")
-    if overwrite or (out / UNFINISHED / FINISHING_FILE).exists():
+    if overwrite or _is_encoded(out / UNFINISHED):
         return
     for folder in (out, *target_folders(out, options)):
         if found := corpus_files(folder):
@@ -160,8 +165,10 @@ def _opened(folder: Path, plan: Plan, overwrite: bool, team: Team) -> Iterator[N
     finally:
         remove_unfinished(folder)
         lock.release()
-        if not any(folder.glob("part-*.json")):
-            remove_files(folder, "*")
+        if (folder / FINISHED_FILE).exists() or not any(folder.glob("part-*.json")):
+            with told(folder):
+                for path in sorted(folder.glob("*"), key=lambda path: path.name == FINISHED_FILE):
+                    path.unlink(missing_ok=True)  # that file last, so that the next call knows what is left
             with contextlib.suppress(OSError):
                 folder.rmdir()
                 if made:
@@ -170,9 +177,10 @@ def _opened(folder: Path, plan: Plan, overwrite: bool, team: Team) -> Iterator[N
 
 def _take_over(folder: Path, plan: Plan, overwrite: bool) -> None:
     """Go on with the unfinished build that the folder holds, or begin one."""
-    if any(folder.glob("part-*.json")):
+    finished = folder / FINISHED_FILE
+    if finished.exists() or any(folder.glob("part-*.json")):
         try:
-            Plan.load(folder).check_same(plan, folder.parent)
+            Plan.load(finished if finished.exists() else folder / PLAN_FILE).check_same(plan, folder.parent)
         except CorpusError:
             if not overwrite:
                 raise

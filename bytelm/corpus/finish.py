@@ -5,13 +5,15 @@ from pathlib import Path
 from bytelm.corpus.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, Shard
 from bytelm.corpus.options import BuildOptions
 from bytelm.corpus.part import MAX_LISTED_BAD_LINES
-from bytelm.corpus.plan import Plan
-from bytelm.corpus.records import Job, PartSummary, load_record, remove_files, told
+from bytelm.corpus.plan import PLAN_FILE, Plan
+from bytelm.corpus.records import Job, PartSummary, load_record, told
 from bytelm.corpus.shards import check_shards, corpus_files
 from bytelm.errors import CorpusError
 
 FINISHING_FILE = "finishing"
 """In the folder of an unfinished build: all parts are done, and their shards are being moved to where they belong."""
+FINISHED_FILE = "finished.json"
+"""The plan's name once the corpora are complete: what is left to do is to remove its folder."""
 
 
 def target_folders(out: Path, options: BuildOptions) -> list[Path]:
@@ -20,15 +22,18 @@ def target_folders(out: Path, options: BuildOptions) -> list[Path]:
 
 
 def finish(job: Job, plan: Plan, out: Path) -> Manifest:
-    """Complete the corpora of which every part is done. It may be broken off anywhere, and done again.
+    """Complete the corpora of which every part is done. It may be broken off anywhere, and done again; the files of the
+    unfinished build stay.
 
     Returns:
         the manifest of the first.
     Raises:
         CorpusError: a file cannot be moved or written; after an earlier attempt, a shard was altered.
     """
-    summaries = _summaries(job, plan)
     folders = target_folders(out, plan.options)
+    if (job.folder / FINISHED_FILE).exists():
+        return Manifest.load(folders[0])
+    summaries = _summaries(job, plan)
     mark = job.folder / FINISHING_FILE
     moves = [_moves(job.folder, folder, summaries, side) for side, folder in enumerate(folders)]
     if mark.exists():
@@ -44,9 +49,8 @@ def finish(job: Job, plan: Plan, out: Path) -> Manifest:
         if out not in folders:  # two corpora take the place of one
             for path in corpus_files(out):
                 path.unlink()
-    with told(mark):
-        mark.unlink()
-        remove_files(job.folder, "part-*.json")
+    with told(job.folder / FINISHED_FILE):
+        (job.folder / PLAN_FILE).replace(job.folder / FINISHED_FILE)
     return manifests[0]
 
 

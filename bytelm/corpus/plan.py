@@ -68,13 +68,12 @@ class Plan(Config):
         save_json(folder / PLAN_FILE, self)
 
     @classmethod
-    def load(cls, folder: Path) -> "Plan":
-        """Read ``plan.json``.
+    def load(cls, path: Path) -> "Plan":
+        """Read a plan from its file.
 
         Raises:
             CorpusError: it is damaged, or of another version.
         """
-        path = folder / PLAN_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             plan = cls.from_dict(data)

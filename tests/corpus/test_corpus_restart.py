@@ -123,6 +123,52 @@ def test_stopped_while_finishing(sources, whole, tmp_path, monkeypatch, step):
     assert contents(out) == whole
 
 
+class Killed(BaseException):
+    pass
+
+
+def die_after(monkeypatch, count: int) -> None:
+    """From that change of a folder on, counted from where a build finishes, no change comes about any more."""
+    done, begin = [], finish.finish
+
+    def dying(function):
+        def call(*arguments, **keys):
+            if begun and len(done) >= count:
+                raise Killed
+            done.extend(begun)
+            return function(*arguments, **keys)
+
+        return call
+
+    begun = []
+    for name in ("replace", "unlink", "touch", "mkdir", "rmdir"):
+        monkeypatch.setattr(Path, name, dying(getattr(Path, name)))
+    monkeypatch.setattr("bytelm.corpus.build.finish", lambda *arguments: begun.append(1) or begin(*arguments))
+
+
+def test_killed_at_every_step_of_finishing(tmp_path, monkeypatch):
+    """Until its folder is gone, a build goes on with the call that began it."""
+    sources, options = tmp_path / "in", OPTIONS | {"shard_bytes": 200}
+    sources.mkdir()
+    for number in range(3):
+        write_source(sources / f"{number}.jsonl", [f"{text}{number}" for text in TEXTS])
+    whole = build_corpus(sources, get_encoding("dense-ja"), tmp_path / "whole", **options)
+    for count in range(500):
+        out = tmp_path / str(count)
+        with monkeypatch.context() as patch:
+            die_after(patch, count)
+            try:
+                build_corpus(sources, get_encoding("dense-ja"), out, **options)
+            except Killed:
+                pass
+            else:
+                break
+        if contents(out) != contents(tmp_path / "whole"):
+            assert build_corpus(sources, get_encoding("dense-ja"), out, **options) == whole
+        assert contents(out) == contents(tmp_path / "whole")
+    assert 20 < count < 500
+
+
 def test_finished_parts_are_verified(sources, whole, tmp_path, caplog):
     out = tmp_path / "out"
     states = []
@@ -240,6 +286,10 @@ if __name__ == "__main__":
 """
 
 
+def is_complete(out: Path) -> bool:
+    return (out / "valid" / "manifest.json").exists() and not any(out.glob("unfinished/*"))
+
+
 def kill_and_go_on(tmp_path, num_kills: int, workers: int, seed: int) -> None:
     """Builds of larger files are killed at random moments, until one comes to its end."""
     rng = random.Random(seed)
@@ -264,13 +314,14 @@ def kill_and_go_on(tmp_path, num_kills: int, workers: int, seed: int) -> None:
             process.stdout.readline()
             time.sleep(rng.uniform(0, taken))
             process.send_signal(signal.SIGKILL)
-        killed += process.returncode == -signal.SIGKILL
-        if killed == num_kills or (killed and process.returncode == 0):
+        assert process.returncode in (0, -signal.SIGKILL)
+        killed += process.returncode != 0
+        if killed == num_kills or (killed and is_complete(out)):
             break
-        if process.returncode == 0:  # the first build was slower: its files were not in memory yet
+        if is_complete(out):  # the first build was slower: its files were not in memory yet
             shutil.rmtree(out)
             taken /= 2
-    if not (out / "train" / "manifest.json").exists():
+    if not is_complete(out):
         subprocess.run([*arguments, str(out), str(workers), json.dumps(options)], check=True)
     assert killed >= 1
     assert contents(out) == contents(tmp_path / "whole")
