@@ -12,7 +12,7 @@ from .pictures import draw
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NOT_RUN = "(not run)"
 _SAME = 1e-5
-"""Of a mean: seeds that differ by less were rounded otherwise."""
+"""Half of a range over seeds, as a share of the mean: costs differ by less, for where texts and files end."""
 _SELDOM = "·"
 TEMPLATE, README = "README.in.md", "README.md"
 
